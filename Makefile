@@ -1,0 +1,50 @@
+# perdure: `make demo` shows it, `make test` checks it. Both set up what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test lint format bench simulate soak proto clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## create .venv and install everything for development
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "perdure needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable '.[openai,pydantic]' --group dev
+	@touch $@
+
+demo: setup  ## a research agent, killed again and again, that finishes its work
+	$(BIN)/python -m examples.research_agent.demo
+
+test: lint  ## everything that CI runs
+	$(BIN)/python -m pytest
+
+lint: setup  ## format check, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup  ## rewrite the tree in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup  ## the figures, beside DBOS and restate-server
+	$(BIN)/python -m bench
+
+simulate: setup  ## repeat one seed of the simulator: make simulate SEED=7
+	$(BIN)/python -m perdure.testing.simulator --seed $(or $(SEED),0) --trace
+
+soak: setup  ## hours of seeds and kills; never in CI
+	$(BIN)/python -m perdure.testing.simulator --seeds $(or $(SEEDS),100000)
+	$(BIN)/python -m pytest tests/durability --soak
+
+proto: setup  ## regenerate the wire messages from wire.proto
+	cd src/perdure/protocol && ../../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. wire.proto
+
+clean:  ## remove what setup made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
