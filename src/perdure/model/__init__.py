@@ -1,0 +1,1 @@
+"""L0: the nouns. Frozen values, no behaviour, no IO."""

@@ -1,0 +1,141 @@
+"""An invocation and where it stands. Times are ms since the epoch."""
+
+from typing import TypeAlias
+
+import msgspec
+
+from perdure.model.entries import Failure, Value
+from perdure.model.services import HandlerKind
+
+__all__ = [
+    "AttemptFailure",
+    "Completed",
+    "Inboxed",
+    "Invocation",
+    "Invoked",
+    "Paused",
+    "Promise",
+    "Retention",
+    "Scheduled",
+    "Status",
+    "Suspended",
+    "Target",
+    "Waiter",
+    "Waiting",
+]
+
+
+class Target(msgspec.Struct, frozen=True, gc=False):
+    service: str
+    handler: str
+    kind: HandlerKind
+    key: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.service}/{self.handler}" if self.key is None else f"{self.service}/{self.key}/{self.handler}"
+
+
+class Retention(msgspec.Struct, frozen=True, gc=False):
+    """How long a finished invocation's result and its journal are kept, in ms. 0 keeps nothing."""
+
+    completion_ms: int = 0
+    journal_ms: int = 0
+
+
+class Waiter(msgspec.Struct, frozen=True, gc=False):
+    """A command in another journal that the result completes; `type` is the notification's number."""
+
+    invocation: bytes
+    completion_id: int
+    type: int
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """What a suspended handler waits for; any one of them wakes it."""
+
+    completions: tuple[int, ...] = ()
+    signals: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+class AttemptFailure(msgspec.Struct, frozen=True):
+    """Why an attempt failed; kept for whoever looks, and given to nobody's code."""
+
+    message: str
+    code: int = 500
+    at: int = 0
+    stacktrace: str = ""
+    command_index: int | None = None
+    command_name: str | None = None
+    command_type: int | None = None
+
+
+class Scheduled(msgspec.Struct, frozen=True, tag=True, tag_field="_"):
+    """Begins at a later time."""
+
+    at: int
+
+
+class Inboxed(msgspec.Struct, frozen=True, tag=True, tag_field="_"):
+    """Waits for its object's lock, at place `position` of the object's inbox."""
+
+    position: int
+
+
+class Invoked(msgspec.Struct, frozen=True, tag=True, tag_field="_"):
+    """Runs, or waits until `retry_at` to run again after `failures` failed attempts in a row."""
+
+    failures: int = 0
+    retry_at: int | None = None
+    failure: AttemptFailure | None = None
+    step_attempts: dict[int, int] = {}
+
+
+class Suspended(msgspec.Struct, frozen=True, tag=True, tag_field="_"):
+    """Nothing of it is in memory until what it waits for has come."""
+
+    since: int
+    waiting: Waiting
+
+
+class Paused(msgspec.Struct, frozen=True, tag=True, tag_field="_"):
+    """Runs no more until somebody resumes it, or cancels it."""
+
+    since: int
+    failure: AttemptFailure | None = None
+
+
+class Completed(msgspec.Struct, frozen=True, tag=True, tag_field="_"):
+    at: int
+    result: Value | Failure
+
+
+Status: TypeAlias = Scheduled | Inboxed | Invoked | Suspended | Paused | Completed
+
+
+class Invocation(msgspec.Struct, frozen=True):
+    """One row. `number` orders a partition's invocations by age and is the key of everything that belongs to one.
+
+    `attempts` counts attempts; it is also the fence: what an attempt reports is dropped when a later one exists.
+    """
+
+    number: int
+    id: bytes
+    target: Target
+    status: Status
+    created_at: int
+    started_at: int | None = None
+    attempts: int = 0
+    idempotency_key: str | None = None
+    retention: Retention = Retention()
+    caller: bytes | None = None
+    waiters: tuple[Waiter, ...] = ()
+    restarted_from: bytes | None = None
+    resumed_at: int | None = None
+
+
+class Promise(msgspec.Struct, frozen=True):
+    """A workflow's durable promise: its result, or who waits for one."""
+
+    result: Value | Failure | None = None
+    waiters: tuple[Waiter, ...] = ()

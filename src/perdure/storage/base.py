@@ -1,0 +1,83 @@
+"""What a store promises, and the batch it is given.
+
+The contract (`tests/storage/test_contract.py` holds every store to it):
+
+* `get`, `scan` and `last` are synchronous, are called from the loop's thread only, and see exactly the batches
+  whose `done` was called without an error.
+* `commit` returns at once. `done(None)` is called once, from any thread, when everything in the batch survives
+  a crash; `done(error)` when the store can't say so, after which it takes no more batches. There is one batch
+  in flight at a time.
+* A batch is atomic: after a crash all of it is there or nothing.
+* One process at a time: opening a store that another process has open raises `StorageError` that says so.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar
+
+from perdure.core.tables import Key, Table
+
+__all__ = ["Batch", "Group", "Storage"]
+
+V = TypeVar("V")
+
+
+class Group:
+    """The changes of one batch to one group of a table: drop what was there (`dropped`), then these rows.
+
+    A row's value of None deletes it.
+    """
+
+    __slots__ = ("dropped", "rows")
+
+    def __init__(self) -> None:
+        self.dropped = False
+        self.rows: dict[Key, Any] = {}
+
+
+class Batch:
+    """What one commit stores: for each table, the changed groups by their leading key fields."""
+
+    __slots__ = ("groups",)
+
+    def __init__(self) -> None:
+        self.groups: dict[Table[Any], dict[Key, Group]] = {}
+
+    def group(self, table: Table[Any], key: Key) -> Group:
+        """The group of `key` (a key, or a group's key), made if it is not there."""
+        groups = self.groups.get(table)
+        if groups is None:
+            groups = self.groups[table] = {}
+        name = key[: table.group]
+        group = groups.get(name)
+        if group is None:
+            group = groups[name] = Group()
+        return group
+
+    def rows(self) -> int:
+        """How many rows the batch changes (a dropped group counts as one)."""
+        return sum(
+            len(group.rows) + group.dropped for groups in self.groups.values() for group in groups.values()
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.groups)
+
+
+class Storage(Protocol):
+    """One partition's tables on disk; see the module's docstring for the contract."""
+
+    def get(self, table: Table[V], key: Key) -> V | None: ...
+
+    def scan(self, table: Table[V], group: Key, *, limit: int | None = None) -> Iterator[tuple[Key, V]]:
+        """The rows of a group in key order."""
+        ...
+
+    def last(self, table: Table[V], group: Key) -> Key | None:
+        """The greatest key of a group, or None."""
+        ...
+
+    def commit(self, batch: Batch, done: Callable[[BaseException | None], None]) -> None: ...
+
+    def close(self) -> None:
+        """Wait for the batch in flight, then let go of everything."""
+        ...
