@@ -136,7 +136,9 @@ class JournalMismatch(ProtocolError):
         self.expected = expected
         self.found = found
         self.differences = dict(differences or {})
-        lines = [f"journal mismatch at command {command_index}: the journal holds {expected}, the code asks for {found}"]
+        lines = [
+            f"journal mismatch at command {command_index}: the journal holds {expected}, the code asks for {found}"
+        ]
         lines += [
             f"  {field}: journal {journal!r}, code {code!r}" for field, (journal, code) in self.differences.items()
         ]

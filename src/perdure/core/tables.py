@@ -30,7 +30,9 @@ __all__ = [
     "TABLES",
     "TIMER",
     "InboxItem",
+    "InvocationItem",
     "Key",
+    "Lock",
     "StateChange",
     "Table",
     "Tables",
@@ -62,6 +64,13 @@ class StateChange(msgspec.Struct, frozen=True, tag=True, tag_field="_"):
     replace: bool = False
 
 
+class Lock(msgspec.Struct, frozen=True):
+    """Who holds an object, and how many wait in its inbox."""
+
+    holder: int
+    queued: int = 0
+
+
 class InvocationItem(msgspec.Struct, frozen=True, tag=True, tag_field="_"):
     """An invocation that waits in the object's inbox."""
 
@@ -85,7 +94,7 @@ INVOCATION: Table[Invocation] = Table("invocation", ("number",), 1)
 INVOCATION_ID: Table[int] = Table("invocation_id", ("id",), 1)  # the id's 16 unique bytes first: ULIDs arrive in order
 JOURNAL: Table[tuple[int, Entry]] = Table("journal", ("number", "index"), 1)  # (appended at, entry)
 STATE: Table[bytes] = Table("state", ("service", "key", "name"), 2)
-LOCK: Table[int] = Table("lock", ("service", "key"), 2)  # number of the invocation that holds the object
+LOCK: Table[Lock] = Table("lock", ("service", "key"), 2)
 INBOX: Table[InboxItem] = Table("inbox", ("service", "key", "position"), 2)
 PROMISE: Table[Promise] = Table("promise", ("service", "key", "name"), 2)
 TIMER: Table[bool] = Table("timer", ("due", "number", "kind", "id"), 0)
@@ -109,7 +118,16 @@ TABLES: tuple[Table[Any], ...] = (
 
 
 class Tables(Protocol):
-    """What the core reads and writes. Nothing it writes is seen by anyone else before the batch is on disk."""
+    """What the core reads and writes. Nothing it writes is seen by anyone else before the batch is on disk.
+
+    `index` says which of `partitions` partitions these tables are.
+    """
+
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def partitions(self) -> int: ...
 
     def get(self, table: Table[V], key: Key) -> V | None:
         """The row's value, or None."""

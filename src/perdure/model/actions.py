@@ -25,8 +25,8 @@ __all__ = [
     "Notify",
     "Outcome",
     "Refused",
-    "Reply",
     "ReplayedJournal",
+    "Reply",
     "Send",
     "SetTimer",
     "StartAttempt",
@@ -150,6 +150,4 @@ class Finished(_Struct, frozen=True):
     expires_at: int | None
 
 
-Action: TypeAlias = (
-    StartAttempt | Notify | AbortAttempt | SetTimer | Send | AckDelivery | Reply | Finished
-)
+Action: TypeAlias = StartAttempt | Notify | AbortAttempt | SetTimer | Send | AckDelivery | Reply | Finished

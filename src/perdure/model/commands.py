@@ -30,6 +30,7 @@ __all__ = [
     "Kill",
     "Load",
     "Message",
+    "Note",
     "PartitionCommand",
     "Pause",
     "Propose",
@@ -98,20 +99,22 @@ class Propose(_Struct, frozen=True):
 
 
 class Suspend(_Struct, frozen=True):
-    """The handler waits and was dropped."""
+    """The handler waits and was dropped. `seen` is how many notifications it was given; None if nobody counted."""
 
     at: int
     number: int
     attempt: int
     waiting: Waiting
+    seen: int | None = None
 
 
 class End(_Struct, frozen=True):
-    """The handler is done; its output is in the journal."""
+    """The handler is done; `result` is that of its last `Output` entry."""
 
     at: int
     number: int
     attempt: int
+    result: Value | Failure
 
 
 class Fail(_Struct, frozen=True):
@@ -130,6 +133,16 @@ class Fail(_Struct, frozen=True):
     delay_ms: int | None = None
     behavior: str = "retry"
     step_attempts: dict[int, int] = {}
+
+
+class Note(_Struct, frozen=True):
+    """A step failed and will be tried again without ending the attempt; remembered for whoever looks."""
+
+    at: int
+    number: int
+    attempt: int
+    failure: AttemptFailure
+    step_attempts: dict[int, int]
 
 
 class Load(_Struct, frozen=True):
@@ -197,7 +210,7 @@ class Purge(_Struct, frozen=True):
 
 
 class Restart(_Struct, frozen=True):
-    """Run a completed invocation again as a new one, keeping the first `keep` entries of its journal (at least the input)."""
+    """Run a completed invocation again as a new one that keeps the first `keep` entries of its journal."""
 
     at: int
     id: bytes
@@ -285,6 +298,7 @@ PartitionCommand: TypeAlias = (
     | Suspend
     | End
     | Fail
+    | Note
     | Load
     | Tick
     | Recover

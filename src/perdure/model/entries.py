@@ -278,7 +278,7 @@ class Completion(_Struct, frozen=True):
     at: int = 0
 
     @property
-    def TYPE(self) -> int:  # noqa: N802 - one word for the message's number, on every entry
+    def TYPE(self) -> int:
         return self.type
 
 

@@ -1,0 +1,1 @@
+"""L1, pure: the Restate service protocol, sans IO, both ends."""

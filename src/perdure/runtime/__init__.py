@@ -1,0 +1,1 @@
+"""L3: the shell around the core; the only owner of tasks and clocks."""

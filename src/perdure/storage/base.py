@@ -55,9 +55,7 @@ class Batch:
 
     def rows(self) -> int:
         """How many rows the batch changes (a dropped group counts as one)."""
-        return sum(
-            len(group.rows) + group.dropped for groups in self.groups.values() for group in groups.values()
-        )
+        return sum(len(group.rows) + group.dropped for groups in self.groups.values() for group in groups.values())
 
     def __bool__(self) -> bool:
         return bool(self.groups)

@@ -1,0 +1,1 @@
+"""L2: ways to a handler. Each opens a duplex of messages."""

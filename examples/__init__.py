@@ -1,0 +1,1 @@
+"""Examples: each one runs with one command, and each one is tested."""

@@ -1,0 +1,1 @@
+"""A research agent that is killed again and again and finishes its work. Read `agent.py` first."""

@@ -1,0 +1,69 @@
+"""Puts a node together from apps and stores; the composition that server, engine and tests share."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+
+from perdure.errors import Invalid
+from perdure.runtime.clock import Clock, SystemClock
+from perdure.runtime.host import ProcessHost
+from perdure.runtime.node import Node
+from perdure.runtime.registry import Registry
+from perdure.sdk.app import App
+from perdure.sdk.service import AnyService
+from perdure.sdk.serving import serve
+from perdure.storage.base import Storage
+from perdure.transports.inprocess import InProcess
+
+__all__ = ["LocalNode", "assemble"]
+
+
+class LocalNode(Node):
+    """A node that runs handlers of this process."""
+
+    host: ProcessHost
+
+    def close(self) -> None:
+        super().close()
+        self.host.close()
+
+
+def assemble(
+    apps: Sequence[App],
+    storages: Sequence[Storage],
+    *,
+    clock: Clock | None = None,
+    replay_always: bool = False,
+    attempt_limit: int = 1000,
+    chance: Callable[[], float] = random.random,
+    entropy: Callable[[int], int] | None = None,
+    failed: Callable[[BaseException], None] | None = None,
+) -> LocalNode:
+    """A node for the services of `apps`, over one store per partition. To be called in a running event loop.
+
+    Raises `Invalid` if two apps have services of one name.
+    """
+    services: dict[str, AnyService] = {}
+    for app in apps:
+        for name, service in app.services.items():
+            if name in services and services[name] is not service:
+                raise Invalid(f"two apps have a service {name!r}; give one of them another name")
+            services[name] = service
+    handlers = {
+        (name, handler.name): handler for name, service in services.items() for handler in service.handlers.values()
+    }
+    clock = clock or SystemClock(asyncio.get_running_loop())
+    host = ProcessHost(clock, chance, replay_always=replay_always)
+    options = {} if entropy is None else {"entropy": entropy}
+    node = LocalNode(
+        Registry(service.info for service in services.values()),
+        storages,
+        InProcess(serve(handlers, host)),
+        clock=clock,
+        attempt_limit=attempt_limit,
+        chance=chance,
+        failed=failed,
+        **options,
+    )
+    node.host = host
+    return node

@@ -1,0 +1,299 @@
+"""What people do to invocations: cancel, kill, pause, resume, purge, restart, look at them, edit state."""
+
+from msgspec.structs import replace
+
+from perdure.core import inbox, lifecycle
+from perdure.core.tables import INVOCATION, INVOCATION_ID, JOURNAL, STATE, StateChange
+from perdure.core.turn import Turn
+from perdure.model.actions import AbortAttempt, Answer, Description, Done, Refused, Reply, StateAnswer
+from perdure.model.commands import (
+    Attach,
+    AttachFrom,
+    Cancel,
+    ChangeState,
+    Describe,
+    Kill,
+    Pause,
+    Purge,
+    ReadState,
+    Restart,
+    Resume,
+    SendSignalTo,
+)
+from perdure.model.entries import (
+    VOID,
+    Call,
+    Completion,
+    Entry,
+    Failure,
+    Input,
+    InvocationIdResult,
+    Signal,
+)
+from perdure.model.ids import CANCEL_SIGNAL, format_invocation_id, parse_invocation_id
+from perdure.model.invocation import Completed, Inboxed, Invocation, Invoked, Paused, Scheduled, Suspended
+from perdure.model.services import HandlerKind
+
+__all__ = [
+    "attach",
+    "attach_from",
+    "cancel",
+    "change_state",
+    "describe",
+    "kill",
+    "pause",
+    "purge",
+    "read_state",
+    "restart",
+    "resume",
+    "signal",
+]
+
+
+def _reply(turn: Turn, token: int | None, outcome: Done | Refused) -> None:
+    if token is not None:
+        turn.actions.append(Reply(token, outcome))
+
+
+def _unknown(invocation: bytes) -> Refused:
+    return Refused(404, f"invocation {format_invocation_id(invocation)} not found")
+
+
+def _withdraw(turn: Turn, invocation: Invocation, failure: Failure) -> None:
+    """End an invocation that has not begun; nothing of it is kept."""
+    status = invocation.status
+    if isinstance(status, Inboxed):
+        inbox.leave(turn, invocation.target, status.position)
+    unkept = replace(invocation.retention, completion_ms=0, journal_ms=0)
+    lifecycle.finish(turn, replace(invocation, retention=unkept), failure)
+
+
+def signal(turn: Turn, command: SendSignalTo) -> None:
+    """Deliver a signal; to an unknown or completed invocation it is nothing, as with the first of two."""
+    invocation = lifecycle.find(turn, command.target)
+    if invocation is not None:
+        lifecycle.notify(turn, invocation, replace(command.signal, at=turn.at))
+    _reply(turn, command.token, Done())
+
+
+def cancel(turn: Turn, command: Cancel) -> None:
+    """Withdraw what has not begun; let the code of everything else see a cancellation."""
+    invocation = lifecycle.find(turn, command.id)
+    if invocation is None:
+        _reply(turn, command.token, _unknown(command.id))
+        return
+    status = invocation.status
+    if isinstance(status, Completed):
+        _reply(turn, command.token, Refused(409, "the invocation is completed"))
+    elif isinstance(status, Scheduled | Inboxed):
+        _withdraw(turn, invocation, Failure(409, "canceled"))
+        _reply(turn, command.token, Done())
+    else:
+        lifecycle.notify(turn, invocation, Signal(CANCEL_SIGNAL, VOID, turn.at))
+        if isinstance(status, Paused) or (isinstance(status, Invoked) and status.retry_at is not None):
+            lifecycle.wake(turn, invocation)
+        _reply(turn, command.token, Done(pending=True))
+
+
+def kill(turn: Turn, command: Kill) -> None:
+    """End it without its code, and the calls it waits for."""
+    invocation = lifecycle.find(turn, command.id)
+    if invocation is None:
+        _reply(turn, command.token, _unknown(command.id))
+        return
+    status = invocation.status
+    if isinstance(status, Completed):
+        _reply(turn, command.token, Refused(409, "the invocation is completed"))
+        return
+    failure = Failure(409, "killed")
+    if isinstance(status, Scheduled | Inboxed):
+        _withdraw(turn, invocation, failure)
+    else:
+        for callee in _open_calls(turn, invocation):
+            turn.post(callee, Kill(turn.at, callee))
+        turn.actions.append(AbortAttempt(invocation.number))
+        lifecycle.finish(turn, invocation, failure)
+    _reply(turn, command.token, Done())
+
+
+def _open_calls(turn: Turn, invocation: Invocation) -> list[bytes]:
+    """The invocations whose results the journal still waits for."""
+    entries = [entry for _, entry in turn.tables.journal(invocation.number)]
+    completions = {entry.completion_id: entry for entry in entries if isinstance(entry, Completion)}
+    callees: list[bytes] = []
+    for entry in entries:
+        if isinstance(entry, Call) and entry.completion_id not in completions:
+            known = completions.get(entry.invocation_id_completion_id)
+            if known is not None and isinstance(known.result, InvocationIdResult):
+                callees.append(parse_invocation_id(known.result.invocation_id))
+    return callees
+
+
+def pause(turn: Turn, command: Pause) -> None:
+    """Stop running it until somebody resumes it."""
+    invocation = lifecycle.find(turn, command.id)
+    if invocation is None:
+        _reply(turn, command.token, _unknown(command.id))
+        return
+    status = invocation.status
+    if isinstance(status, Invoked | Suspended):
+        turn.actions.append(AbortAttempt(invocation.number))
+        failure = status.failure if isinstance(status, Invoked) else None
+        lifecycle.move(turn, invocation, Paused(turn.at, failure))
+        _reply(turn, command.token, Done(pending=True))
+    elif isinstance(status, Paused):
+        _reply(turn, command.token, Done())
+    else:
+        _reply(turn, command.token, Refused(409, f"the invocation is {type(status).__name__.lower()}, not running"))
+
+
+def resume(turn: Turn, command: Resume) -> None:
+    """Run a paused, suspended or backing-off invocation now, its failures forgiven."""
+    invocation = lifecycle.find(turn, command.id)
+    if invocation is None:
+        _reply(turn, command.token, _unknown(command.id))
+        return
+    status = invocation.status
+    if isinstance(status, Completed):
+        _reply(turn, command.token, Refused(409, "the invocation is completed"))
+        return
+    if isinstance(status, Scheduled | Inboxed):
+        _reply(turn, command.token, Refused(425, "the invocation has not begun"))
+        return
+    if not isinstance(status, Invoked) or status.retry_at is not None:
+        lifecycle.wake(turn, invocation)
+    _reply(turn, command.token, Done())
+
+
+def purge(turn: Turn, command: Purge) -> None:
+    """Forget a completed invocation, or its journal."""
+    invocation = lifecycle.find(turn, command.id)
+    if invocation is None:
+        _reply(turn, command.token, _unknown(command.id))
+    elif not isinstance(invocation.status, Completed):
+        _reply(turn, command.token, Refused(409, "the invocation is not completed"))
+    else:
+        if command.journal_only:
+            turn.tables.drop(JOURNAL, (invocation.number,))
+        else:
+            lifecycle.forget(turn, invocation)
+        _reply(turn, command.token, Done())
+
+
+def restart(turn: Turn, command: Restart) -> None:
+    """Run a completed invocation again as a new one, from the first `keep` entries of its journal."""
+    source = lifecycle.find(turn, command.id)
+    refusal: Refused | None = None
+    if source is None:
+        refusal = _unknown(command.id)
+    elif not isinstance(source.status, Completed):
+        refusal = Refused(409, "the invocation is still running")
+    elif source.target.kind is HandlerKind.WORKFLOW:
+        refusal = Refused(422, "a workflow runs once per id and cannot be restarted")
+    if source is None or refusal is not None:
+        _reply(turn, command.token, refusal or _unknown(command.id))
+        return
+    entries = [entry for _, entry in turn.tables.journal(source.number)]
+    if not entries or not isinstance(entries[0], Input):
+        _reply(turn, command.token, Refused(410, "the journal, and with it the input, is no longer kept"))
+        return
+    if not 1 <= command.keep <= len(entries):
+        _reply(turn, command.token, Refused(400, f"keep must be from 1 to {len(entries)}, the length of the journal"))
+        return
+    problem = _incomplete(entries, command.keep)
+    if problem is not None:
+        _reply(turn, command.token, Refused(400, problem))
+        return
+    number = turn.tables.count("number")
+    turn.tables.put(INVOCATION_ID, lifecycle.id_key(command.new_id), number)
+    for entry in _prefix(entries, command.keep):
+        turn.tables.append(number, turn.at, entry)
+    fresh = Invocation(
+        number,
+        command.new_id,
+        source.target,
+        Scheduled(turn.at),
+        turn.at,
+        retention=source.retention,
+        restarted_from=source.id,
+    )
+    lifecycle.begin(turn, fresh)
+    _reply(turn, command.token, Done(new_id=command.new_id))
+
+
+def _completion_ids(entries: list[Entry]) -> set[int]:
+    """The ids under which these commands are answered."""
+    ids: set[int] = set()
+    for entry in entries:
+        if not isinstance(entry, Completion):
+            for field in ("completion_id", "invocation_id_completion_id"):
+                if hasattr(entry, field):
+                    ids.add(getattr(entry, field))
+    return ids
+
+
+def _prefix(entries: list[Entry], keep: int) -> list[Entry]:
+    """The first `keep` entries and, from the rest, the answers to the commands among them."""
+    asked = _completion_ids(entries[:keep])
+    answers = [entry for entry in entries[keep:] if isinstance(entry, Completion) and entry.completion_id in asked]
+    return [*entries[:keep], *answers]
+
+
+def _incomplete(entries: list[Entry], keep: int) -> str | None:
+    """Why a prefix of a journal cannot be kept, if it cannot: a command in it was never answered."""
+    answered = {entry.completion_id for entry in entries if isinstance(entry, Completion)}
+    open_ids = _completion_ids(entries[:keep]) - answered
+    if not open_ids:
+        return None
+    return f"{len(open_ids)} of the first {keep} entries have no result yet; keep fewer entries"
+
+
+def attach(turn: Turn, command: Attach) -> None:
+    """Tell the result now, or when there is one."""
+    invocation = lifecycle.find(turn, command.id)
+    if invocation is None:
+        turn.actions.append(Reply(command.token, Refused(404, "not found")))
+    elif isinstance(invocation.status, Completed):
+        answer = Answer(invocation.id, invocation.status.result, lifecycle.expires_at(invocation))
+        turn.actions.append(Reply(command.token, answer))
+    elif not command.wait:
+        turn.actions.append(Reply(command.token, Refused(470, "the invocation is not completed")))
+
+
+def attach_from(turn: Turn, command: AttachFrom) -> None:
+    """A handler asks for the result of another invocation."""
+    invocation = lifecycle.find(turn, command.id)
+    if invocation is None:
+        lifecycle.complete_waiter(turn, command.waiter, Failure(404, "not found"))
+    elif isinstance(invocation.status, Completed):
+        lifecycle.complete_waiter(turn, command.waiter, invocation.status.result)
+    elif not command.wait:
+        lifecycle.complete_waiter(turn, command.waiter, None)
+    elif command.waiter not in invocation.waiters:
+        waiters = (*invocation.waiters, command.waiter)
+        turn.tables.put(INVOCATION, (invocation.number,), replace(invocation, waiters=waiters))
+
+
+def describe(turn: Turn, command: Describe) -> None:
+    """Everything known of an invocation."""
+    invocation = lifecycle.find(turn, command.id)
+    if invocation is None:
+        turn.actions.append(Reply(command.token, _unknown(command.id)))
+        return
+    ahead = None
+    if isinstance(invocation.status, Inboxed):
+        ahead = inbox.place(turn, invocation.target, invocation.status.position)
+    entries = tuple(turn.tables.journal(invocation.number))
+    turn.actions.append(Reply(command.token, Description(invocation, entries, ahead)))
+
+
+def read_state(turn: Turn, command: ReadState) -> None:
+    values = {key[2]: value for key, value in turn.tables.scan(STATE, (command.service, command.key))}
+    turn.actions.append(Reply(command.token, StateAnswer(values)))
+
+
+def change_state(turn: Turn, command: ChangeState) -> None:
+    """Edit an object's state from outside, in its turn among the object's exclusive invocations."""
+    change = StateChange(command.changes, command.replace)
+    now = inbox.change_state(turn, command.service, command.key, change)
+    _reply(turn, command.token, Done(pending=not now))

@@ -1,0 +1,196 @@
+"""The engine's end of one attempt: what the handler says becomes a partition's commands.
+
+The attempt checks what a handler may not do and the core need not know: state from the wrong kind of handler,
+ids that do not parse, anything after the last message. A message that breaks a rule ends the attempt.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from perdure.errors import Invalid, RemoteProtocolError
+from perdure.model import commands as c
+from perdure.model import entries as e
+from perdure.model.ids import parse_awakeable_id, parse_invocation_id
+from perdure.model.invocation import AttemptFailure, Target
+from perdure.model.services import HandlerKind, RetryPolicy
+from perdure.protocol import control
+
+__all__ = ["Attempt"]
+
+_READERS = frozenset({HandlerKind.EXCLUSIVE, HandlerKind.SHARED, HandlerKind.WORKFLOW})
+_WRITERS = frozenset({HandlerKind.EXCLUSIVE, HandlerKind.WORKFLOW})
+
+PRECONDITION = 500  # the code of a failure that says: this handler may not do that
+
+
+class Attempt:
+    """One run of a handler. `receive` turns each of its messages into the command it stands for, or None.
+
+    `address` makes the invocation that a call names: it knows the services and mints ids. It raises `Invalid`
+    for a call that cannot be made.
+    """
+
+    __slots__ = ("_address", "attempt", "ended", "number", "output", "policy", "target")
+
+    def __init__(
+        self,
+        number: int,
+        attempt: int,
+        target: Target,
+        policy: RetryPolicy,
+        address: Callable[[e.Call | e.OneWayCall, int], c.Invoke],
+    ) -> None:
+        self.number = number
+        self.attempt = attempt
+        self.target = target
+        self.policy = policy
+        self.ended = False
+        self.output: e.Value | e.Failure | None = None
+        self._address = address
+
+    def receive(self, message: control.FromHandler, at: int, chance: float) -> c.PartitionCommand | None:
+        """What the message asks of the partition. After the last message of an attempt there is no other."""
+        if self.ended:
+            return None
+        try:
+            return _RECEIVERS.get(type(message), _entry)(self, message, at, chance)
+        except (Invalid, RemoteProtocolError) as error:
+            return self.fail(AttemptFailure(str(error), PRECONDITION, at), at, chance)
+
+    def fail(
+        self,
+        failure: AttemptFailure,
+        at: int,
+        chance: float,
+        *,
+        delay_ms: int | None = None,
+        behavior: str = "retry",
+        step_attempts: dict[int, int] | None = None,
+    ) -> c.Fail:
+        """End the attempt with a failure."""
+        self.ended = True
+        return c.Fail(
+            at, self.number, self.attempt, failure, self.policy, chance, delay_ms, behavior, step_attempts or {}
+        )
+
+
+def _entry(attempt: Attempt, message: Any, at: int, chance: float) -> c.Append:
+    return c.Append(at, attempt.number, attempt.attempt, message)
+
+
+def _read(attempt: Attempt, message: Any, at: int, chance: float) -> c.Append:
+    if attempt.target.kind not in _READERS:
+        raise Invalid(f"{attempt.target} has no state: it is the handler of a service")
+    return c.Append(at, attempt.number, attempt.attempt, message)
+
+
+def _write(attempt: Attempt, message: Any, at: int, chance: float) -> c.Append:
+    if attempt.target.kind not in _WRITERS:
+        raise Invalid(f"{attempt.target} may not change state: only exclusive handlers and a workflow's main may")
+    return c.Append(at, attempt.number, attempt.attempt, message)
+
+
+def _promise(attempt: Attempt, message: Any, at: int, chance: float) -> c.Append:
+    if attempt.target.key is None:
+        raise Invalid(f"{attempt.target} has no promises: it is not the handler of a workflow")
+    return c.Append(at, attempt.number, attempt.attempt, message)
+
+
+def _call(attempt: Attempt, message: e.Call | e.OneWayCall, at: int, chance: float) -> c.AppendCall:
+    callee = attempt._address(message, at)
+    return c.AppendCall(at, attempt.number, attempt.attempt, message, callee)
+
+
+def _send_signal(attempt: Attempt, message: e.SendSignal, at: int, chance: float) -> c.Append:
+    parse_invocation_id(message.target)
+    return c.Append(at, attempt.number, attempt.attempt, message)
+
+
+def _complete_awakeable(attempt: Attempt, message: e.CompleteAwakeable, at: int, chance: float) -> c.Append:
+    parse_awakeable_id(message.awakeable_id)
+    return c.Append(at, attempt.number, attempt.attempt, message)
+
+
+def _attach(attempt: Attempt, message: e.AttachInvocation | e.GetInvocationOutput, at: int, chance: float) -> c.Append:
+    if isinstance(message.target, e.InvocationTarget):
+        parse_invocation_id(message.target.invocation_id)
+    elif isinstance(message.target, e.IdempotentTarget) and not message.target.idempotency_key:
+        raise Invalid("idempotency_key must not be empty")
+    return c.Append(at, attempt.number, attempt.attempt, message)
+
+
+def _output(attempt: Attempt, message: e.Output, at: int, chance: float) -> c.Append:
+    attempt.output = message.result
+    return c.Append(at, attempt.number, attempt.attempt, message)
+
+
+def _propose(attempt: Attempt, message: control.ProposeRun, at: int, chance: float) -> c.Propose:
+    return c.Propose(at, attempt.number, attempt.attempt, message.completion_id, message.result)
+
+
+def _awaiting(attempt: Attempt, message: control.AwaitingOn, at: int, chance: float) -> None:
+    return None
+
+
+def _step_failed(attempt: Attempt, message: control.StepFailed, at: int, chance: float) -> c.Note:
+    return c.Note(at, attempt.number, attempt.attempt, message.failure, message.step_attempts)
+
+
+def _suspension(attempt: Attempt, message: control.Suspension, at: int, chance: float) -> c.Suspend:
+    waiting = message.waiting
+    if not (waiting.completions or waiting.signals or waiting.names):
+        raise RemoteProtocolError("a suspension has to wait for something")
+    attempt.ended = True
+    return c.Suspend(at, attempt.number, attempt.attempt, waiting, message.seen)
+
+
+def _error(attempt: Attempt, message: control.Error, at: int, chance: float) -> c.Fail:
+    return attempt.fail(
+        message.failure,
+        at,
+        chance,
+        delay_ms=message.delay_ms,
+        behavior=message.behavior,
+        step_attempts=message.step_attempts,
+    )
+
+
+def _end(attempt: Attempt, message: control.End, at: int, chance: float) -> c.End:
+    if attempt.output is None:
+        raise RemoteProtocolError("the handler ended without an output")
+    attempt.ended = True
+    return c.End(at, attempt.number, attempt.attempt, attempt.output)
+
+
+def _refuse(attempt: Attempt, message: Any, at: int, chance: float) -> None:
+    raise RemoteProtocolError(f"{type(message).__name__} is the engine's to write")
+
+
+_RECEIVERS: dict[type[Any], Callable[[Attempt, Any, int, float], c.PartitionCommand | None]] = {
+    e.Input: _refuse,
+    e.Completion: _refuse,
+    e.Signal: _refuse,
+    e.Output: _output,
+    e.GetLazyState: _read,
+    e.GetLazyStateKeys: _read,
+    e.GetEagerState: _read,
+    e.GetEagerStateKeys: _read,
+    e.SetState: _write,
+    e.ClearState: _write,
+    e.ClearAllState: _write,
+    e.GetPromise: _promise,
+    e.PeekPromise: _promise,
+    e.CompletePromise: _promise,
+    e.Call: _call,
+    e.OneWayCall: _call,
+    e.SendSignal: _send_signal,
+    e.CompleteAwakeable: _complete_awakeable,
+    e.AttachInvocation: _attach,
+    e.GetInvocationOutput: _attach,
+    control.ProposeRun: _propose,
+    control.AwaitingOn: _awaiting,
+    control.StepFailed: _step_failed,
+    control.Suspension: _suspension,
+    control.Error: _error,
+    control.End: _end,
+}

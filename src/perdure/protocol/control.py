@@ -1,0 +1,73 @@
+"""The messages of one attempt that are no journal entries. Times are ms since the epoch, delays ms."""
+
+from typing import TypeAlias
+
+import msgspec
+
+from perdure.model.entries import Command, Entry, Failure, Value
+from perdure.model.invocation import AttemptFailure, Target, Waiting
+from perdure.model.services import RetryPolicy
+
+__all__ = ["AwaitingOn", "End", "Error", "FromHandler", "ProposeRun", "Start", "StepFailed", "Suspension"]
+
+
+class Start(msgspec.Struct, frozen=True):
+    """The first message to a handler: who it is, and all that has happened so far.
+
+    `state` is the whole state of the handler's object, or None if it has none or it is to be read key by key.
+    `failures` counts failed attempts since the journal last grew, `step_attempts` failed tries by completion id.
+    """
+
+    id: bytes
+    target: Target
+    entries: tuple[Entry, ...]
+    state: dict[str, bytes] | None
+    random_seed: int
+    attempt: int
+    failures: int
+    started_at: int
+    step_attempts: dict[int, int]
+    retry_policy: RetryPolicy
+
+
+class ProposeRun(msgspec.Struct, frozen=True, gc=False):
+    """A step's result; it counts once its completion comes back."""
+
+    completion_id: int
+    result: Value | Failure
+
+
+class AwaitingOn(msgspec.Struct, frozen=True):
+    """Nothing can go on here before one of these has come, and no step is running. A hint."""
+
+    waiting: Waiting
+
+
+class StepFailed(msgspec.Struct, frozen=True):
+    """A step failed and is tried again in this attempt. For whoever looks."""
+
+    failure: AttemptFailure
+    step_attempts: dict[int, int]
+
+
+class Suspension(msgspec.Struct, frozen=True):
+    """Last message: the handler was dropped until one of these has come; `seen` notifications had been given to it."""
+
+    waiting: Waiting
+    seen: int | None = None
+
+
+class Error(msgspec.Struct, frozen=True):
+    """Last message: the attempt failed, the invocation did not. `behavior` is "retry", "pause" or "fail"."""
+
+    failure: AttemptFailure
+    delay_ms: int | None = None
+    behavior: str = "retry"
+    step_attempts: dict[int, int] = {}
+
+
+class End(msgspec.Struct, frozen=True):
+    """Last message: the handler is done, its `Output` came before."""
+
+
+FromHandler: TypeAlias = Command | ProposeRun | AwaitingOn | StepFailed | Suspension | Error | End

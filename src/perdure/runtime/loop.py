@@ -1,0 +1,138 @@
+"""One partition's loop: drain -> apply* -> commit -> perform*.
+
+Commands are queued by `submit`. A batch is closed one turn of the event loop after its first command, so that
+a quick step's command and its result share a commit. All its commands are applied, their changes are handed to
+the store as one commit, and only when that is on disk are their actions performed. While a batch is being
+written the next is collected; it is handed over before the actions of the last are performed, so that disk and
+handlers work at the same time.
+
+If the store cannot commit, or applying a command hits a bug, the loop stops for good and says so: nothing that
+was not stored was ever promised.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from perdure.core import partition
+from perdure.errors import StorageError
+from perdure.model.actions import Action
+from perdure.model.commands import PartitionCommand
+from perdure.storage.base import Storage
+from perdure.storage.overlay import Overlay
+
+__all__ = ["PartitionLoop"]
+
+_log = logging.getLogger("perdure.partition")
+
+BATCH_LIMIT = 4096  # commands applied in one go: bounds how long the event loop and the next commit wait
+
+
+class PartitionLoop:
+    """Owns one partition's tables. Everything here runs on the event loop's thread."""
+
+    def __init__(
+        self,
+        index: int,
+        partitions: int,
+        storage: Storage,
+        perform: Callable[[int, Action], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self.index = index
+        self._storage = storage
+        self._tables = Overlay(storage, index, partitions)
+        self._perform = perform
+        self._on_failure = failed
+        self._loop = asyncio.get_running_loop()
+        self._queue: list[PartitionCommand] = []
+        self._actions: list[Action] = []
+        self._busy = False
+        self._scheduled = False
+        self._quiet: asyncio.Event = asyncio.Event()
+        self._quiet.set()
+        self.failure: BaseException | None = None
+        self.commits = 0
+
+    @property
+    def queued(self) -> int:
+        """Commands that wait for a batch."""
+        return len(self._queue)
+
+    def submit(self, command: PartitionCommand) -> None:
+        """Have a command happen. Nothing of it is promised before an action says so."""
+        self._queue.append(command)
+        if not self._scheduled and not self._busy and self.failure is None:
+            self._scheduled = True
+            self._quiet.clear()
+            self._loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._loop.call_soon(self._close_batch)
+
+    def _close_batch(self) -> None:
+        self._scheduled = False
+        if self.failure is not None:
+            return
+        queue = self._queue
+        if len(queue) <= BATCH_LIMIT:
+            commands, self._queue = queue, []
+        else:
+            commands, self._queue = queue[:BATCH_LIMIT], queue[BATCH_LIMIT:]
+        actions: list[Action] = []
+        tables, apply = self._tables, partition.apply
+        try:
+            for command in commands:
+                actions += apply(tables, command)
+            batch = tables.take()
+        except Exception as error:
+            self._fail(error)
+            return
+        self._busy = True
+        self._actions = actions
+        self.commits += 1
+        self._storage.commit(batch, self._written)
+
+    def _written(self, error: BaseException | None) -> None:
+        """Called by the store, from any thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._committed, error)
+        except RuntimeError:
+            pass  # the event loop is gone, and with it everyone who could be told
+
+    def _committed(self, error: BaseException | None) -> None:
+        self._busy = False
+        if error is not None:
+            self._fail(StorageError(f"partition {self.index} cannot commit: {error}"))
+            return
+        self._tables.settled()
+        actions, self._actions = self._actions, []
+        if self._queue:
+            self._close_batch()
+        perform, index = self._perform, self.index
+        for action in actions:
+            perform(index, action)
+        if not self._busy and not self._scheduled:
+            if self._queue:
+                self._scheduled = True
+                self._loop.call_soon(self._close_batch)
+            else:
+                self._quiet.set()
+
+    def _fail(self, error: BaseException) -> None:
+        self.failure = error
+        self._busy = False
+        self._quiet.set()
+        _log.critical("partition %d stopped: %s", self.index, error, exc_info=error)
+        self._on_failure(error)
+
+    async def quiet(self) -> None:
+        """Wait until nothing is queued and nothing is being written."""
+        while self.failure is None and (self._busy or self._scheduled or self._queue):
+            self._quiet.clear()
+            await self._quiet.wait()
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self.failure = self.failure or StorageError(f"partition {self.index} is closed")
+        self._storage.close()

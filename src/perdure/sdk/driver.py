@@ -1,0 +1,536 @@
+"""Runs one attempt of a handler: its coroutine on a `HandlerLoop`, a `Machine` for its journal, its steps.
+
+The driver has one rule: run the code until it can do nothing more, then give it the next notification. Around
+that rule stands `advance`; everything that happens to an attempt (it begins, a notification comes, a worker
+thread asks for something) ends in a call of it, from a plain callback of the real event loop.
+
+When the code waits and no step of it runs, the attempt is *idle*. Once the engine has closed its side
+(`close_input`) an idle attempt suspends: the coroutine is dropped, and what it waits for wakes a new attempt.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from perdure.errors import (
+    AttemptGone,
+    JournalMismatch,
+    NonDurableOperation,
+    RetryableError,
+    Suspended,
+    TerminalError,
+)
+from perdure.model import entries as e
+from perdure.model.ids import CANCEL_SIGNAL, format_invocation_id
+from perdure.model.invocation import AttemptFailure, Waiting
+from perdure.model.services import RetryPolicy
+from perdure.protocol.control import AwaitingOn, End, Error, FromHandler, ProposeRun, Start, StepFailed, Suspension
+from perdure.protocol.machine import Machine
+from perdure.sdk.eventloop import HandlerLoop, Timer
+from perdure.sdk.serde import Serde, SerdeError
+from perdure.sdk.service import HandlerDefinition
+from perdure.sdk.steps import Host, Step, failure_of
+
+__all__ = ["HandlerRun", "MakeMain"]
+
+MakeMain = Callable[["HandlerRun"], Coroutine[Any, Any, Any]]
+_BASE_CONTEXT = contextvars.Context()
+
+running: "HandlerRun | None" = None  # whose code this thread executes now; read by the loop-lag watchdog
+
+
+class HandlerRun:
+    """One attempt. The engine calls `begin`, `notify`, `close_input` and `abort`, and is answered through `send`."""
+
+    __slots__ = (
+        "_advancing",
+        "_calls",
+        "_cancel_when_known",
+        "_entries",
+        "_exhausted",
+        "_idle",
+        "_input_closed",
+        "_invocation_id",
+        "_make_main",
+        "_named",
+        "_pending",
+        "_send",
+        "_signals",
+        "_sleeping",
+        "_unlaunched",
+        "arrived",
+        "cancelled",
+        "closed",
+        "definition",
+        "host",
+        "loop",
+        "machine",
+        "main",
+        "start",
+        "steps",
+        "thread_busy",
+    )
+
+    def __init__(
+        self,
+        definition: HandlerDefinition,
+        start: Start,
+        send: Callable[[FromHandler], None],
+        host: Host,
+        make_main: MakeMain,
+    ) -> None:
+        self.definition = definition
+        self.start = start
+        self.host = host
+        self._send = send
+        self._make_main = make_main
+        self._invocation_id: str | None = None
+        self.steps: dict[int, Step] = {}
+        self._entries: list[e.Entry] | None = list(start.entries) if host.replay_always else None
+        self._input_closed = False
+        self._advancing = False
+        self.closed = False
+        self._exhausted: Error | None = None
+        self._reset(start)
+
+    def _reset(self, start: Start) -> None:
+        """Stand at the beginning of the journal."""
+        self.machine = Machine(start, self._record if self._entries is not None else self._send)
+        machine = self.machine
+        self.loop = HandlerLoop(lambda: machine.time / 1000)  # type: ignore[abstract]  # what is missing refuses
+        self._pending: dict[int, asyncio.Future[e.Result]] = {}
+        self._signals: dict[int, asyncio.Future[e.Result]] = {}
+        self._named: dict[str, deque[asyncio.Future[e.Result]]] = {}
+        self.arrived: dict[int | str, deque[e.Result]] = {}
+        self._sleeping: dict[int, Timer] = {}
+        self._calls: dict[int, tuple[int, str | None]] = {}  # result id -> (id of the callee's id, callee's id)
+        self._cancel_when_known: set[int] = set()
+        self._unlaunched: list[Step] = []
+        self._idle = False
+        self.cancelled = False
+        self.thread_busy = False
+        self.main: asyncio.Task[Any] | None = None
+
+    def _record(self, message: FromHandler) -> None:
+        """`send` where everything is replayed: what went to the journal is kept for the next replay."""
+        if hasattr(message, "TYPE"):
+            assert self._entries is not None
+            self._entries.append(message)  # type: ignore[arg-type]
+        self._send(message)
+
+    # The engine's side
+
+    def begin(self) -> None:
+        """Run the handler against the journal, as far as it goes."""
+        self.main = self.loop.create_task(
+            self._make_main(self), name=str(self.start.target), context=_BASE_CONTEXT.copy()
+        )
+        self.advance()
+
+    def notify(self, notification: e.Notification) -> None:
+        """The engine appended a notification."""
+        if self.closed:
+            return
+        if self._entries is not None and not self.thread_busy:
+            self._replay(notification)
+            return
+        self._idle = False
+        self.machine.feed(notification)
+        self.advance()
+
+    def _replay(self, notification: e.Notification) -> None:
+        assert self._entries is not None
+        self._entries.append(notification)
+        self.machine.closed = True
+        self.loop.abandon()
+        start = self.start
+        self._reset(
+            Start(
+                start.id,
+                start.target,
+                tuple(self._entries),
+                start.state,
+                start.random_seed,
+                start.attempt,
+                start.failures,
+                start.started_at,
+                start.step_attempts,
+                start.retry_policy,
+            )
+        )
+        self.begin()
+
+    def close_input(self) -> None:
+        """Nothing more will come in this attempt: suspend as soon as the handler is idle."""
+        self._input_closed = True
+        if not self.closed and not self._advancing and self._idle:
+            self._suspend()
+
+    def abort(self) -> None:
+        """The engine no longer listens."""
+        if not self.closed:
+            self._drop()
+
+    # The rule
+
+    def advance(self) -> None:
+        """Run the code until it can do nothing more, give it the next notification, and again."""
+        global running
+        self._advancing = True
+        running = self
+        try:
+            loop, machine = self.loop, self.machine
+            while True:
+                loop.pump()
+                if self.closed:
+                    return
+                if machine.failure is not None:
+                    self._mismatch(machine.failure)
+                    return
+                if self.main is not None and self.main.done():
+                    self._finish(self.main)
+                    return
+                if self.thread_busy:
+                    return
+                if loop.timers:
+                    self._journal_timers()
+                    if machine.failure is not None:
+                        continue
+                notification = machine.take()
+                if notification is None:
+                    break
+                self._deliver(notification)
+            if machine.replaying:
+                failure = machine.stalled()
+                assert failure is not None
+                self._mismatch(failure)
+                return
+            self._rest()
+        finally:
+            self._advancing = False
+            running = None
+
+    def _rest(self) -> None:
+        """The code waits. Start the steps it asked for; if none runs, the attempt is idle."""
+        if self._exhausted is None:
+            unlaunched = self._unlaunched
+            if unlaunched:
+                self._unlaunched = []
+                for step in unlaunched:
+                    if not step.abandoned:
+                        step.launch(self.host)
+        steps = self.steps
+        if steps:
+            if any(step.running for step in steps.values()):
+                return
+            if self._exhausted is not None:
+                self._fail(self._exhausted)
+                return
+        self._idle = True
+        self._send(AwaitingOn(self._waiting()))
+        if self._input_closed:
+            self._suspend()
+
+    def _journal_timers(self) -> None:
+        machine = self.machine
+        for timer in self.loop.take_timers():
+            delay_ms = max(0, round(timer.when_ * 1000) - machine.time)
+            completion_id = machine.completion_id()
+            try:
+                machine.issue(e.Sleep(self.host.now_ms() + delay_ms, completion_id, timer.name))
+            except AttemptGone:
+                return
+            timer.completion_id = completion_id
+            self._sleeping[completion_id] = timer
+
+    def _deliver(self, notification: e.Notification) -> None:
+        if isinstance(notification, e.Signal):
+            self._deliver_signal(notification)
+            return
+        completion_id = notification.completion_id
+        future = self._pending.pop(completion_id, None)
+        kind = notification.type
+        if kind == e.RUN_COMPLETION:
+            self.steps.pop(completion_id, None)
+        elif kind == e.SLEEP_COMPLETION:
+            timer = self._sleeping.pop(completion_id, None)
+            if timer is not None:
+                self.machine.time = max(self.machine.time, round(timer.when_ * 1000))
+                self.loop.fire(timer)
+        elif kind == e.CALL_COMPLETION:
+            self._calls.pop(completion_id, None)
+        elif kind == e.CALL_INVOCATION_ID_COMPLETION:
+            self._callee_known(completion_id, notification.result)
+        if future is not None and not future.done():
+            future.set_result(notification.result)
+
+    def _deliver_signal(self, notification: e.Signal) -> None:
+        signal = notification.signal
+        if signal == CANCEL_SIGNAL:
+            self._cancel()
+            return
+        future: asyncio.Future[e.Result] | None = None
+        if isinstance(signal, int):
+            future = self._signals.pop(signal, None)
+            if future is None and signal in self.arrived:
+                return  # an awakeable is completed once
+        else:
+            waiting = self._named.get(signal)
+            while waiting and (future is None or future.done()):
+                future = waiting.popleft()
+        if future is not None and not future.done():
+            future.set_result(notification.result)
+            if isinstance(signal, int):
+                self.arrived[signal] = deque()
+        else:
+            self.arrived.setdefault(signal, deque()).append(notification.result)
+
+    def _callee_known(self, completion_id: int, result: e.Result) -> None:
+        assert isinstance(result, e.InvocationIdResult)
+        for call, (identity, _) in self._calls.items():
+            if identity == completion_id:
+                self._calls[call] = (identity, result.invocation_id)
+                if call in self._cancel_when_known:
+                    self._cancel_callee(result.invocation_id)
+                return
+
+    def _cancel(self) -> None:
+        """The invocation was cancelled: so are the calls it waits for, and its main task at its next await."""
+        self.cancelled = True
+        for call, (_, callee) in list(self._calls.items()):
+            if callee is None:
+                self._cancel_when_known.add(call)
+            else:
+                self._cancel_callee(callee)
+        if self.main is not None:
+            self.main.cancel()
+
+    def _cancel_callee(self, callee: str) -> None:
+        with contextlib.suppress(AttemptGone):  # a mismatch, found by `advance`
+            self.machine.issue(e.SendSignal(callee, CANCEL_SIGNAL, e.VOID))
+
+    # The handler's side
+
+    @property
+    def invocation_id(self) -> str:
+        if self._invocation_id is None:
+            self._invocation_id = format_invocation_id(self.start.id)
+        return self._invocation_id
+
+    def completion(self, completion_id: int) -> "asyncio.Future[e.Result]":
+        """The future of a command's answer."""
+        future: asyncio.Future[e.Result] = self.loop.create_future()
+        self._pending[completion_id] = future
+        return future
+
+    def call(self, entry: e.Call) -> "asyncio.Future[e.Result]":
+        """Issue a call; the future of its result."""
+        self.machine.issue(entry)
+        self._calls[entry.completion_id] = (entry.invocation_id_completion_id, None)
+        self.completion(entry.invocation_id_completion_id)
+        return self.completion(entry.completion_id)
+
+    def signal(self, signal: int | str) -> "asyncio.Future[e.Result]":
+        """The future of a signal: an awakeable's by number, or the next with a name."""
+        future: asyncio.Future[e.Result] = self.loop.create_future()
+        arrived = self.arrived.get(signal)
+        if arrived:
+            future.set_result(arrived.popleft())
+        elif isinstance(signal, int):
+            self._signals[signal] = future
+        else:
+            self._named.setdefault(signal, deque()).append(future)
+        return future
+
+    def step(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        retry: RetryPolicy | None,
+        serde: Serde[Any],
+    ) -> "tuple[int, asyncio.Future[e.Result]]":
+        """Issue a step, to be run unless the journal has its result; its completion id and the future of it."""
+        machine = self.machine
+        completion_id = machine.completion_id()
+        machine.issue(e.Run(completion_id, name))
+        future = self.completion(completion_id)
+        if completion_id not in machine.settled and completion_id not in self.steps:
+            step = Step(
+                completion_id,
+                name,
+                fn,
+                args,
+                kwargs,
+                retry,
+                serde,
+                self.start.step_attempts.get(completion_id, 0),
+                f"{self.invocation_id}-{completion_id}",
+                self._step_done,
+            )
+            self.steps[completion_id] = step
+            self._unlaunched.append(step)
+        return completion_id, future
+
+    def abandon_step(self, completion_id: int) -> None:
+        """The code no longer waits for a step."""
+        if self.machine.closed:
+            return  # it is dropped, not cancelled: the step may yet be wanted
+        self._pending.pop(completion_id, None)
+        step = self.steps.pop(completion_id, None)
+        if step is not None:
+            step.abandon()
+
+    def _step_done(self, step: Step, outcome: e.Value | e.Failure | Exception) -> None:
+        if self.closed:
+            return
+        if isinstance(outcome, e.Value | e.Failure):
+            self.machine.propose(ProposeRun(step.completion_id, outcome))
+            if self._exhausted is not None:
+                self._fail_when_quiet(step)
+            return
+        self._step_failed(step, outcome)
+
+    def _step_failed(self, step: Step, error: Exception) -> None:
+        host, policy = self.host, step.retry or self.start.retry_policy
+        failure = failure_of(error, host.now_ms())
+        failure = AttemptFailure(
+            failure.message,
+            failure.code,
+            failure.at,
+            failure.stacktrace,
+            command_name=step.name,
+            command_type=e.Run.TYPE,
+        )
+        elapsed_ms = host.now_ms() - (step.started_at or 0)
+        too_long = policy.max_duration is not None and elapsed_ms >= policy.max_duration * 1000
+        if isinstance(error, NonDurableOperation) or policy.exhausted(step.tries) or too_long:
+            if step.retry is not None:
+                self.machine.propose(ProposeRun(step.completion_id, e.Failure(failure.code, failure.message)))
+                return
+            step.retry_at = host.now_ms()
+            self._exhausted = Error(failure, behavior=policy.on_exhausted, step_attempts=self._tries())
+            self._fail_when_quiet(step)
+            return
+        delay_ms = policy.delay_ms(step.tries, host.chance())
+        if isinstance(error, RetryableError) and error.retry_after is not None:
+            delay_ms = int(error.retry_after * 1000)
+        step.back_off(host, delay_ms, self._try_again)
+        self._send(StepFailed(failure, self._tries()))
+        if not any(other.running for other in self.steps.values()):
+            self._idle = True
+            self._send(AwaitingOn(self._waiting()))
+            if self._input_closed:
+                self._suspend()
+
+    def _try_again(self, step: Step) -> None:
+        if not self.closed and not step.abandoned and self._exhausted is None:
+            self._idle = False
+            step.launch(self.host)
+
+    def _fail_when_quiet(self, done: Step) -> None:
+        """A step is beyond hope; the attempt ends with it once no other step is running: their work is kept."""
+        if self._exhausted is None or self._advancing:
+            return
+        if not any(step.running and step is not done for step in self.steps.values()):
+            self._fail(self._exhausted)
+
+    def _tries(self) -> dict[int, int]:
+        return {step.completion_id: step.tries for step in self.steps.values() if step.tries}
+
+    # Ends
+
+    def _waiting(self) -> Waiting:
+        completions = [identity for identity, future in self._pending.items() if not future.done()]
+        completions += [identity for identity, timer in self._sleeping.items() if not timer.gone]
+        signals = [signal for signal, future in self._signals.items() if not future.done()]
+        names = [name for name, futures in self._named.items() if any(not future.done() for future in futures)]
+        return Waiting(tuple(sorted(completions)), (CANCEL_SIGNAL, *signals), tuple(names))
+
+    def _suspend(self) -> None:
+        """Drop an idle handler; one whose steps all back off is given back to the engine until the first is due."""
+        retries = [step.retry_at for step in self.steps.values() if step.retry_at is not None]
+        if retries:
+            failure = AttemptFailure("a step is waiting to be tried again", 500, self.host.now_ms())
+            delay_ms = max(0, min(retries) - self.host.now_ms())
+            self._fail(Error(failure, delay_ms=delay_ms, step_attempts=self._tries()))
+            return
+        self._send(Suspension(self._waiting(), self.machine.seen))
+        self._drop()
+
+    def _fail(self, error: Error) -> None:
+        self._send(error)
+        self._drop()
+
+    def _mismatch(self, mismatch: JournalMismatch) -> None:
+        failure = AttemptFailure(str(mismatch), mismatch.code, self.host.now_ms(), command_index=mismatch.command_index)
+        self._fail(Error(failure, behavior="pause", step_attempts=self._tries()))
+
+    def _finish(self, main: "asyncio.Task[Any]") -> None:
+        """The handler is done: with a value, a terminal failure, or something to be tried again."""
+        if main.cancelled():
+            if not self.cancelled:
+                self._retry(RetryableError("the handler was cancelled, though its invocation was not"))
+                return
+            result: e.Value | e.Failure = e.Failure(409, "cancelled")
+        else:
+            error = main.exception()
+            if error is None:
+                try:
+                    result = e.Value(self.definition.output.serialize(main.result()))
+                except SerdeError as problem:
+                    result = e.Failure(500, f"the result of {self.start.target} cannot be written: {problem}")
+            elif isinstance(error, AttemptGone | Suspended):
+                self._drop()
+                return
+            else:
+                terminal = _terminal(error)
+                if terminal is None:
+                    self._retry(error)
+                    return
+                result = e.Failure(terminal.code, terminal.message, tuple(terminal.metadata.items()))
+        try:
+            self.machine.issue(e.Output(result))
+        except AttemptGone:
+            assert self.machine.failure is not None
+            self._mismatch(self.machine.failure)
+            return
+        self._send(End())
+        self._drop()
+
+    def _retry(self, error: BaseException) -> None:
+        failure = failure_of(error, self.host.now_ms())
+        delay_ms = None
+        if isinstance(error, RetryableError) and error.retry_after is not None:
+            delay_ms = int(error.retry_after * 1000)
+        behavior = "pause" if isinstance(error, NonDurableOperation) else "retry"
+        self._fail(Error(failure, delay_ms, behavior, self._tries()))
+
+    def _drop(self) -> None:
+        """Let go of everything; nothing of this attempt is heard of again."""
+        self.closed = True
+        self.machine.closed = True
+        for step in self.steps.values():
+            step.abandon()
+        self.steps = {}
+        self.loop.abandon()
+        self._pending.clear()
+        self._sleeping.clear()
+        self._unlaunched.clear()
+
+
+def _terminal(error: BaseException) -> TerminalError | None:
+    """The terminal error in an exception, its causes, or all of its group; None if it is to be tried again."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, TerminalError):
+            return seen
+        if isinstance(seen, BaseExceptionGroup):
+            leaves = [_terminal(member) for member in seen.exceptions]
+            return leaves[0] if leaves and all(leaf is not None for leaf in leaves) else None
+        seen = seen.__cause__
+    return None

@@ -1,0 +1,339 @@
+"""The deterministic event loop: a handler's coroutine and all its tasks run here, never on the real loop.
+
+The loop does not wait. `pump` runs callbacks until none is ready; then the driver delivers one notification
+from the journal and pumps again. What a task sees is therefore a function of the handler's input and of the
+order of notifications, and that order is the journal's: asyncio code of any shape replays as it ran.
+
+Time is the journal's. `call_at` and `call_later` make durable timers, collected in `timers` and journaled by
+the driver when nothing is ready any more, so a timer cancelled by then leaves no trace.
+
+What no journal can hold (sockets, pipes, subprocesses, signals) raises `NonDurableOperation`.
+"""
+
+import asyncio
+import contextvars
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, NoReturn, TypeVar, TypeVarTuple, Unpack
+
+from perdure.errors import NonDurableOperation
+
+__all__ = ["HandlerLoop", "Timer"]
+
+_log = logging.getLogger("perdure.handler")
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class _Ready:
+    """One callback to run. Lighter than `asyncio.Handle`, of which nothing but `cancel` is used."""
+
+    __slots__ = ("args", "callback", "context", "gone")
+
+    def __init__(
+        self, callback: Callable[..., object], args: tuple[Any, ...], context: contextvars.Context | None
+    ) -> None:
+        self.callback = callback
+        self.args = args
+        self.context = context
+        self.gone = False
+
+    def cancel(self) -> None:
+        self.gone = True
+
+    def cancelled(self) -> bool:
+        return self.gone
+
+
+class Timer(_Ready):
+    """A durable timer. `when` is in the loop's time: seconds since the epoch, by the journal's clock."""
+
+    __slots__ = ("completion_id", "name", "on_cancel", "when_")
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: contextvars.Context | None,
+        name: str,
+    ) -> None:
+        super().__init__(callback, args, context)
+        self.when_ = when
+        self.name = name
+        self.completion_id: int | None = None  # given when the timer is journaled
+        self.on_cancel: Callable[[Timer], None] | None = None
+
+    def when(self) -> float:
+        return self.when_
+
+    def cancel(self) -> None:
+        self.gone = True
+        if self.on_cancel is not None:
+            self.on_cancel(self)
+
+
+class HandlerLoop(asyncio.AbstractEventLoop):
+    """See the module's docstring. Made for one attempt and dropped with it."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._ready: deque[_Ready] = deque()
+        self.timers: list[Timer] = []
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order of their making, which replays
+        self._prune_at = 64
+        self._closed = False
+        self._pumping = False
+        self._task_factory: Any = None
+
+    # What the driver uses
+
+    def pump(self) -> None:
+        """Run callbacks until none is ready. To be called from a plain callback of the real loop."""
+        ready = self._ready
+        outer = asyncio._get_running_loop()
+        asyncio._set_running_loop(self)
+        self._pumping = True
+        try:
+            while ready:
+                item = ready.popleft()
+                if item.gone:
+                    continue
+                try:
+                    if item.context is None:
+                        item.callback(*item.args)
+                    else:
+                        item.context.run(item.callback, *item.args)
+                except (KeyboardInterrupt, SystemExit):
+                    raise
+                except BaseException as error:
+                    self.call_exception_handler(
+                        {"message": f"Exception in callback {item.callback!r}", "exception": error}
+                    )
+        finally:
+            self._pumping = False
+            asyncio._set_running_loop(outer)
+
+    def take_timers(self) -> list[Timer]:
+        """The timers made since the last call and not cancelled, in the order in which they were made."""
+        timers, self.timers = self.timers, []
+        return [timer for timer in timers if not timer.gone]
+
+    def fire(self, timer: Timer) -> None:
+        """A timer's time has come."""
+        if not timer.gone:
+            self._ready.append(timer)
+
+    def abandon(self) -> None:
+        """Drop every task where it stands. Their `finally` blocks run, with a context that answers nobody."""
+        self._closed = True
+        self._ready.clear()
+        self.timers.clear()
+        outer = asyncio._get_running_loop()
+        asyncio._set_running_loop(None)
+        try:
+            for task in list(self._tasks):
+                if task.done():
+                    continue
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                coroutine = task.get_coro()
+                try:
+                    if coroutine is not None:
+                        coroutine.close()
+                except BaseException as error:
+                    _log.debug("a handler did not let itself be dropped: %r", error)
+            self._ready.clear()
+        finally:
+            asyncio._set_running_loop(outer)
+
+    def others(self, main: "asyncio.Task[Any] | None") -> "list[asyncio.Task[Any]]":
+        """The tasks besides `main` that are not done."""
+        return [task for task in self._tasks if task is not main and not task.done()]
+
+    # asyncio.AbstractEventLoop
+
+    def call_soon(
+        self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: contextvars.Context | None = None
+    ) -> Any:
+        item = _Ready(callback, args, context)
+        if not self._closed:
+            self._ready.append(item)
+        return item
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: Unpack[Ts],
+        context: contextvars.Context | None = None,
+    ) -> Any:
+        return self.call_at(self._clock() + delay, callback, *args, context=context)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: Unpack[Ts],
+        context: contextvars.Context | None = None,
+    ) -> Any:
+        return self.timer(when, callback, args, context or contextvars.copy_context(), "")
+
+    def timer(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: contextvars.Context | None,
+        name: str,
+    ) -> Timer:
+        """A durable timer with a name for the journal; due at once if `when` has passed."""
+        timer = Timer(when, callback, args, context, name)
+        if self._closed:
+            return timer
+        if when <= self._clock():
+            self._ready.append(timer)
+        else:
+            self.timers.append(timer)
+        return timer
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: contextvars.Context | None = None
+    ) -> Any:
+        if not self._pumping:
+            raise NonDurableOperation("waking a handler from another thread (call_soon_threadsafe)")
+        return self.call_soon(callback, *args, context=context)
+
+    def time(self) -> float:
+        return self._clock()
+
+    def create_future(self) -> "asyncio.Future[Any]":
+        return asyncio.Future(loop=self)
+
+    def create_task(
+        self,
+        coro: "Generator[Any, None, T] | Coroutine[Any, Any, T]",
+        *,
+        name: str | None = None,
+        context: contextvars.Context | None = None,
+        **options: Any,
+    ) -> "asyncio.Task[T]":
+        if self._task_factory is not None:
+            task = self._task_factory(self, coro, **({} if context is None else {"context": context}), **options)
+        else:
+            task = asyncio.Task(coro, loop=self, name=name, context=context, **options)
+        tasks = self._tasks
+        tasks[task] = None
+        if len(tasks) >= self._prune_at:
+            self._tasks = {task: None for task in tasks if not task.done()}
+            self._prune_at = max(64, 2 * len(self._tasks))
+        return task  # type: ignore[no-any-return]
+
+    def set_task_factory(self, factory: Any) -> None:
+        self._task_factory = factory
+
+    def get_task_factory(self) -> Any:
+        return self._task_factory
+
+    def run_in_executor(self, executor: Any, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> "asyncio.Future[T]":
+        """Runs `func` at once, on this thread: a thread's timing is nothing that replays."""
+        future = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+    def set_default_executor(self, executor: Any) -> None:
+        pass
+
+    def get_debug(self) -> bool:
+        return False
+
+    def set_debug(self, enabled: bool) -> None:
+        pass
+
+    def is_running(self) -> bool:
+        return self._pumping
+
+    def is_closed(self) -> bool:
+        return self._closed
+
+    def stop(self) -> None:
+        raise NonDurableOperation("loop.stop")
+
+    def close(self) -> None:
+        raise NonDurableOperation("loop.close")
+
+    def run_forever(self) -> NoReturn:
+        raise NonDurableOperation("loop.run_forever")
+
+    def run_until_complete(self, future: Any) -> NoReturn:
+        raise NonDurableOperation("loop.run_until_complete")
+
+    async def shutdown_asyncgens(self) -> None:
+        pass
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        pass
+
+    def get_exception_handler(self) -> Any:
+        return None
+
+    def set_exception_handler(self, handler: Any) -> None:
+        pass
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        self.call_exception_handler(context)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if not self._closed:
+            _log.error("%s", context.get("message"), exc_info=context.get("exception"))
+
+
+_REFUSED = (
+    "add_reader",
+    "add_signal_handler",
+    "add_writer",
+    "connect_accepted_socket",
+    "connect_read_pipe",
+    "connect_write_pipe",
+    "create_connection",
+    "create_datagram_endpoint",
+    "create_server",
+    "create_unix_connection",
+    "create_unix_server",
+    "getaddrinfo",
+    "getnameinfo",
+    "remove_reader",
+    "remove_signal_handler",
+    "remove_writer",
+    "sendfile",
+    "sock_accept",
+    "sock_connect",
+    "sock_recv",
+    "sock_recv_into",
+    "sock_recvfrom",
+    "sock_recvfrom_into",
+    "sock_sendall",
+    "sock_sendfile",
+    "sock_sendto",
+    "start_tls",
+    "subprocess_exec",
+    "subprocess_shell",
+)
+
+
+def _refuse(operation: str) -> Callable[..., NoReturn]:
+    def refused(self: HandlerLoop, *args: object, **kwargs: object) -> NoReturn:
+        raise NonDurableOperation(f"loop.{operation}")
+
+    refused.__name__ = operation
+    return refused
+
+
+for _operation in _REFUSED:
+    setattr(HandlerLoop, _operation, _refuse(_operation))

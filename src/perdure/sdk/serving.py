@@ -1,0 +1,51 @@
+"""From a handler's definition to the coroutine of one attempt."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from perdure.errors import TerminalError
+from perdure.model.entries import Input
+from perdure.protocol.control import FromHandler, Start
+from perdure.sdk.context import context_for
+from perdure.sdk.driver import HandlerRun
+from perdure.sdk.serde import SerdeError
+from perdure.sdk.service import HandlerDefinition
+from perdure.sdk.steps import Host
+from perdure.sdk.threads import run_in_thread
+
+__all__ = ["Serve", "serve"]
+
+Serve = Callable[[Start, Callable[[FromHandler], None]], HandlerRun]
+
+
+async def _main(run: HandlerRun) -> Any:
+    """The handler's main task. Tasks it leaves behind are cancelled and waited for, as `asyncio.run` does."""
+    definition = run.definition
+    context = context_for(run)
+    entry = run.start.entries[0]
+    assert isinstance(entry, Input)
+    try:
+        arguments = definition.arguments(entry.value)
+    except SerdeError as error:
+        raise TerminalError(f"the input of {run.start.target}: {error}", 400) from error
+    try:
+        if definition.is_async:
+            return await definition.fn(context, *arguments)
+        return await run_in_thread(run, context, definition.fn, arguments)
+    finally:
+        others = [] if run.closed else run.loop.others(run.main)
+        if others:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+
+def serve(handlers: Mapping[tuple[str, str], HandlerDefinition], host: Host) -> Serve:
+    """What an in-process transport opens: the handler's side of an attempt, for (service, handler) in `handlers`."""
+
+    def open_run(start: Start, receive: Callable[[FromHandler], None]) -> HandlerRun:
+        definition = handlers[start.target.service, start.target.handler]
+        return HandlerRun(definition, start, receive, host, _main)
+
+    return open_run

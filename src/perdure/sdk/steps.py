@@ -1,0 +1,196 @@
+"""Steps: the functions that `ctx.run` was given, run outside the handler's loop, each until it has a result.
+
+An async function runs as a task of the real event loop, a plain one in a worker thread. A step that fails is
+tried again here, in memory, so that its neighbours in the same handler go on undisturbed; only when nothing else
+is left to do for a long while is the attempt given back to the engine (`driver`).
+"""
+
+import asyncio
+import contextvars
+import inspect
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, NamedTuple, Protocol
+
+from perdure.errors import RetryableError, TerminalError
+from perdure.model.entries import Failure, Value
+from perdure.model.invocation import AttemptFailure
+from perdure.model.services import RetryPolicy
+from perdure.sdk.serde import Serde, SerdeError
+
+__all__ = ["Handle", "Host", "Step", "StepInfo", "current_step", "failure_of"]
+
+STACK_LIMIT = 16 * 1024  # characters of a stack trace kept with a failure
+
+
+class Handle(Protocol):
+    def cancel(self) -> object: ...
+
+
+class Host(Protocol):
+    """What the process gives to handlers: its event loop, its clock, its threads, chance."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+
+    @property
+    def step_threads(self) -> Executor | None: ...
+
+    @property
+    def handler_threads(self) -> Executor | None: ...
+
+    @property
+    def replay_always(self) -> bool:
+        """Drop and replay every handler before each notification: finds what does not replay."""
+        ...
+
+    def now_ms(self) -> int: ...
+
+    def call_later(self, delay_ms: int, callback: Callable[[], None]) -> Handle: ...
+
+    def chance(self) -> float: ...
+
+
+class StepInfo(NamedTuple):
+    """What a step can know of itself: `name`, `attempt` (1, 2, ...), `token`.
+
+    The token is the same for every attempt of this step and different for every other step of every invocation:
+    hand it to the world as an idempotency key.
+    """
+
+    name: str
+    attempt: int
+    token: str
+
+
+_CURRENT: contextvars.ContextVar[StepInfo | None] = contextvars.ContextVar("perdure_step", default=None)
+
+
+def current_step() -> StepInfo:
+    """The step this code runs in. Raises `LookupError` outside of one."""
+    info = _CURRENT.get()
+    if info is None:
+        raise LookupError("current_step() is known only inside a function given to ctx.run")
+    return info
+
+
+def failure_of(error: BaseException, at: int) -> AttemptFailure:
+    """An exception, as it is kept for whoever looks."""
+    text = str(error)
+    name = type(error).__name__
+    stack = "".join(traceback.format_exception(error))[-STACK_LIMIT:]
+    code = getattr(error, "code", 500)
+    return AttemptFailure(
+        f"{name}: {text}" if text else name, code if isinstance(code, int) else 500, at, stacktrace=stack
+    )
+
+
+class Step:
+    """One step of one handler: what to run, how often it was tried, and whether it runs now."""
+
+    __slots__ = (
+        "abandoned",
+        "args",
+        "completion_id",
+        "context",
+        "fn",
+        "is_async",
+        "kwargs",
+        "name",
+        "report",
+        "retry",
+        "retry_at",
+        "serde",
+        "started_at",
+        "task",
+        "timer",
+        "token",
+        "tries",
+    )
+
+    def __init__(
+        self,
+        completion_id: int,
+        name: str,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        retry: RetryPolicy | None,
+        serde: Serde[Any],
+        tries: int,
+        token: str,
+        report: "Callable[[Step, Value | Failure | Exception], None]",
+    ) -> None:
+        self.completion_id = completion_id
+        self.name = name
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.retry = retry
+        self.serde = serde
+        self.tries = tries
+        self.token = token
+        self.report = report
+        self.is_async = inspect.iscoroutinefunction(fn)
+        self.context = contextvars.copy_context()
+        self.task: asyncio.Task[None] | None = None
+        self.timer: Handle | None = None
+        self.retry_at: int | None = None
+        self.started_at: int | None = None
+        self.abandoned = False
+
+    def launch(self, host: Host) -> None:
+        """Try it (again). To be called outside of the handler's loop."""
+        self.retry_at = None
+        self.timer = None
+        self.tries += 1
+        if self.started_at is None:
+            self.started_at = host.now_ms()
+        self.context.run(_CURRENT.set, StepInfo(self.name, self.tries, self.token))
+        self.task = asyncio.Task(self._execute(host), loop=host.loop, name=f"step {self.name}", context=self.context)
+
+    def back_off(self, host: Host, delay_ms: int, again: "Callable[[Step], None]") -> None:
+        """Try it again after a while."""
+        self.task = None
+        self.retry_at = host.now_ms() + delay_ms
+        self.timer = host.call_later(delay_ms, lambda: again(self))
+
+    def abandon(self) -> None:
+        """Nobody wants the result any more. A thread cannot be stopped; what it returns is not looked at."""
+        self.abandoned = True
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        if self.task is not None and not self.task.done():
+            self.task.cancel()
+
+    @property
+    def running(self) -> bool:
+        return self.retry_at is None
+
+    async def _execute(self, host: Host) -> None:
+        outcome: Value | Failure | Exception
+        try:
+            if self.is_async:
+                value = await self.fn(*self.args, **self.kwargs)
+            else:
+                context = self.context.copy()
+                value = await host.loop.run_in_executor(
+                    host.step_threads, lambda: context.run(self.fn, *self.args, **self.kwargs)
+                )
+                if inspect.isawaitable(value):
+                    value = await value
+            outcome = Value(self.serde.serialize(value))
+        except TerminalError as error:
+            outcome = Failure(error.code, error.message, tuple(error.metadata.items()))
+        except SerdeError as error:
+            outcome = Failure(500, f"step {self.name!r}: {error}")
+        except asyncio.CancelledError:
+            if self.abandoned:
+                return
+            outcome = RetryableError(f"step {self.name!r} cancelled itself")
+        except Exception as error:
+            outcome = error
+        if not self.abandoned:
+            self.report(self, outcome)

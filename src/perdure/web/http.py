@@ -1,0 +1,280 @@
+"""The little of HTTP that ingress and admin share, over ASGI: a request, a response, errors as JSON, a router.
+
+There is no framework in the way: a call to a handler costs one pass over its headers and two messages out.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple, TypeAlias
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from perdure.errors import Invalid, RequestError, TooLarge
+
+__all__ = [
+    "JSON",
+    "CallerGone",
+    "Departures",
+    "MethodNotAllowed",
+    "Receive",
+    "Request",
+    "Response",
+    "Router",
+    "Scope",
+    "Send",
+    "Unsupported",
+    "format_time_ms",
+    "format_time_ns",
+    "json_response",
+    "percent_decoded",
+    "respond",
+    "serve_lifespan",
+]
+
+Scope: TypeAlias = Mapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
+Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
+Header: TypeAlias = tuple[bytes, bytes]
+
+JSON: Final = (b"content-type", b"application/json")
+logger = logging.getLogger("perdure.web")
+
+_encode = msgspec.json.Encoder().encode
+
+
+class CallerGone(Exception):
+    """The connection was lost before the request was complete; there is nobody to answer."""
+
+
+class MethodNotAllowed(RequestError):
+    """The path is known, the method is not one of its methods."""
+
+    status = 405
+
+
+class Unsupported(RequestError):
+    """A body of a media type that is not read here."""
+
+    status = 415
+
+
+class Response(NamedTuple):
+    status: int
+    headers: list[Header]
+    body: bytes = b""
+
+
+def json_response(status: int, value: Any, *headers: Header) -> Response:
+    return Response(status, [JSON, *headers], _encode(value))
+
+
+class Request:
+    """One request. `fields` are its headers by lower-case name, the first of each name."""
+
+    __slots__ = ("fields", "method", "path", "query", "receive", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.method: str = scope["method"]
+        headers: Iterable[Header] = scope["headers"]
+        fields = dict(headers)
+        if len(fields) != len(scope["headers"]):
+            fields = {}
+            for name, value in headers:
+                fields.setdefault(name, value)
+        self.fields = fields
+        self.query: bytes = scope["query_string"]
+        self.path = ""
+
+    def parse_path(self) -> str:
+        """The path as it was sent, before percent-decoding. Raises `Invalid` if it is no text."""
+        raw = self.scope.get("raw_path")
+        if raw is None:  # optional in ASGI
+            self.path = self.scope["path"]
+        else:
+            try:
+                self.path = raw.decode()
+            except UnicodeDecodeError:
+                raise Invalid("bad path: not UTF-8") from None
+        return self.path
+
+    def parameters(self) -> dict[str, str]:
+        """The query's parameters, names in lower case, the first of each name."""
+        found: dict[str, str] = {}
+        for pair in self.query.split(b"&") if self.query else ():
+            name, _, value = pair.partition(b"=")
+            found.setdefault(_form_decoded(name).lower(), _form_decoded(value))
+        return found
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body. Raises `TooLarge` over `limit` bytes, `CallerGone` if the rest will not come."""
+        fields = self.fields
+        length = fields.get(b"content-length")
+        if length is not None:
+            if not length.isdigit():
+                raise Invalid("content-length is not a number")
+            if int(length) > limit:
+                raise TooLarge(f"the body has {int(length)} bytes, the limit is {limit}")
+            if length == b"0":
+                return b""
+        elif b"transfer-encoding" not in fields and self.scope["http_version"][0] == "1":
+            return b""
+        message = await self.receive()
+        body: bytes = message.get("body", b"")
+        if message.get("more_body") or message["type"] != "http.request":
+            return await self._rest(message, body, limit)
+        if len(body) > limit:
+            raise TooLarge(f"the body has more than {limit} bytes")
+        return body
+
+    async def _rest(self, message: Mapping[str, Any], body: bytes, limit: int) -> bytes:
+        chunks, size = [body], len(body)
+        while True:
+            if message["type"] != "http.request":
+                raise CallerGone
+            if size > limit:
+                raise TooLarge(f"the body has more than {limit} bytes")
+            if not message.get("more_body"):
+                return b"".join(chunks)
+            message = await self.receive()
+            chunk = message.get("body", b"")
+            chunks.append(chunk)
+            size += len(chunk)
+
+
+async def respond(send: Send, response: Response) -> None:
+    """Sends a complete response."""
+    await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+    await send({"type": "http.response.body", "body": response.body})
+
+
+async def serve_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers a server that announces start and end; there is nothing to do. Other protocols are refused."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1003})
+        return
+    if scope["type"] != "lifespan":
+        return
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def percent_decoded(segment: str) -> str:
+    """Decodes one segment of a path. Raises `Invalid` if what comes out is no text."""
+    if "%" not in segment:
+        return segment
+    try:
+        return unquote_to_bytes(segment).decode()
+    except UnicodeDecodeError:
+        raise Invalid(f"bad path: {segment!r} is not UTF-8 after percent-decoding") from None
+
+
+def _form_decoded(raw: bytes) -> str:
+    return unquote_to_bytes(raw.replace(b"+", b" ")).decode(errors="replace")
+
+
+def format_time_ms(at: int) -> str:
+    """Ms since the epoch -> `2026-01-31T12:00:00.123+00:00`."""
+    return _datetime(at).isoformat(timespec="milliseconds")
+
+
+def format_time_ns(at: int) -> str:
+    """Ms since the epoch -> `2026-01-31T12:00:00.123000000Z`."""
+    return f"{_datetime(at):%Y-%m-%dT%H:%M:%S}.{at % 1000:03}000000Z"
+
+
+def _datetime(at: int) -> datetime:
+    return datetime.fromtimestamp(at / 1000, UTC)
+
+
+class Departures:
+    """Finds callers that have hung up while they wait for a result, so that nothing is kept for them.
+
+    Asking the server whether one is still there costs something, and most are answered at once: only who has
+    waited for `patience` seconds is watched.
+    """
+
+    def __init__(self, patience: float = 5.0) -> None:
+        self._patience = patience
+        self._waiting: dict[asyncio.Task[Any], tuple[float, Receive]] = {}
+        self._watched: dict[asyncio.Task[Any], asyncio.Task[None]] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def wait(self, receive: Receive) -> asyncio.Task[Any] | None:
+        """The current task waits from now on; it is cancelled if its caller leaves. Ends with `done`."""
+        task = asyncio.current_task()
+        if task is not None:
+            loop = task.get_loop()
+            self._waiting[task] = (loop.time(), receive)
+            if self._sweep is None:
+                self._sweep = loop.call_later(self._patience, self._look)
+        return task
+
+    def done(self, task: asyncio.Task[Any] | None) -> None:
+        """The task got what it waited for."""
+        if task is not None:
+            self._waiting.pop(task, None)
+            if self._watched and (watcher := self._watched.pop(task, None)) is not None:
+                watcher.cancel()
+
+    def _look(self) -> None:
+        self._sweep = None
+        if not self._waiting:
+            return
+        loop = asyncio.get_running_loop()
+        latest = loop.time() - self._patience / 2
+        for task, (since, receive) in list(self._waiting.items()):
+            if since <= latest:
+                del self._waiting[task]
+                self._watched[task] = loop.create_task(self._watch(task, receive))
+        if self._waiting:
+            self._sweep = loop.call_later(self._patience, self._look)
+
+    async def _watch(self, task: asyncio.Task[Any], receive: Receive) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                break
+        self._watched.pop(task, None)
+        task.cancel()
+
+
+Handler: TypeAlias = Callable[..., Awaitable[Response]]
+
+
+class Router:
+    """Method and path to handler. A route's path names its variable segments in braces."""
+
+    def __init__(self) -> None:
+        self._routes: dict[int, list[tuple[tuple[str, ...], dict[str, Handler]]]] = {}
+
+    def add(self, method: str, path: str, handler: Handler) -> None:
+        pattern = tuple(path.strip("/").split("/"))
+        routes = self._routes.setdefault(len(pattern), [])
+        for known, methods in routes:
+            if known == pattern:
+                methods[method] = handler
+                return
+        routes.append((pattern, {method: handler}))
+
+    def find(self, method: str, segments: list[str]) -> tuple[Handler, dict[str, str]] | None:
+        """The handler and the values of the variable segments, percent-decoded; None for an unknown path."""
+        for pattern, methods in self._routes.get(len(segments), ()):
+            if all(part[0] == "{" or part == segment for part, segment in zip(pattern, segments, strict=True)):
+                if method not in methods:
+                    raise MethodNotAllowed(f"{method} is not allowed here: {', '.join(sorted(methods))}")
+                values = {
+                    part[1:-1]: percent_decoded(segment)
+                    for part, segment in zip(pattern, segments, strict=True)
+                    if part[0] == "{"
+                }
+                return methods[method], values
+        return None
