@@ -147,7 +147,7 @@ async def investigate(ctx: Context, topic: Topic) -> Report:
     ]
     done = Tally()
     for turn in range(1, topic.max_turns + 1):
-        said = await ctx.run(f"model {turn}", witnessed(ask_model), messages)
+        said = await ctx.run(f"model {turn}", ask_model, messages)
         messages.append(assistant_message(said))
         done.steps += 1
         if said.tools:
@@ -158,7 +158,7 @@ async def investigate(ctx: Context, topic: Topic) -> Report:
             await asyncio.sleep(topic.pause_seconds)  # durable too: it may be a day, and nothing stays in memory
             continue
         answer = said.text or ""
-        problems = await ctx.run(f"tool {turn}.1 check citations", witnessed(check_citations), answer)
+        problems = await ctx.run(f"tool {turn}.1 check citations", check, answer)
         done.steps += 1
         if not problems:
             held = await ctx.call(contents, key=topic.name)
@@ -178,7 +178,7 @@ async def use_tool(ctx: Context, topic: Topic, done: Tally, name: str, use: Tool
         else:
             done.steps += 1
             what = " ".join(map(str, arguments.values()))[:40]
-            result = await ctx.run(f"{name} {use.name} {what}", witnessed(run_tool), use.name, arguments)
+            result = await ctx.run(f"{name} {use.name} {what}", run_tool, use.name, arguments)
         if use.name == "read":
             await ctx.send(visit, f"{arguments['document']}#{arguments['section']}", key=topic.name)
             done.sections += 1
@@ -188,12 +188,15 @@ async def use_tool(ctx: Context, topic: Topic, done: Tally, name: str, use: Tool
     return {"role": "tool", "tool_call_id": use.id, "content": content}
 
 
-# -- the steps -------------------------------------------------------------------------------------
+# -- the steps: `witnessed` is for the demo, which wants to know when they run ----------------------
 
 
+@witnessed
 async def ask_model(messages: list[ChatCompletionMessageParam]) -> Turn:
     """Ask the model what to do next. The client does not retry: perdure does, across restarts too."""
-    async with openai.AsyncOpenAI(max_retries=0, timeout=120) as client:
+    # Some providers want no key, but the client wants one; and where one was forgotten, 401 ends the agent at once.
+    key = os.environ.get("OPENAI_API_KEY") or "none"
+    async with openai.AsyncOpenAI(api_key=key, max_retries=0, timeout=120) as client:
         try:
             completion = await client.chat.completions.create(
                 model=os.environ.get("OPENAI_MODEL", "gpt-4.1-mini"),
@@ -215,6 +218,7 @@ async def ask_model(messages: list[ChatCompletionMessageParam]) -> Turn:
     return Turn(message.content, tools)
 
 
+@witnessed
 def run_tool(name: str, arguments: dict[str, Any]) -> Any:
     """Run a tool, in a worker thread because it is a plain function. Its result goes to the model as JSON."""
     if name not in TOOLS:
@@ -225,6 +229,9 @@ def run_tool(name: str, arguments: dict[str, Any]) -> Any:
         # The same call would fail in the same way: not to be tried again.
         raise TerminalError(str(error), code=400) from error
     return _plain(result)
+
+
+check = witnessed(check_citations)
 
 
 def _plain(value: object) -> object:

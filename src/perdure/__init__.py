@@ -1,1 +1,99 @@
+"""perdure: a durable execution engine for AI agents.
 
+Everything public is here by name. `Engine`, `Client` and `SyncClient` are loaded when they are first asked for,
+so that a handler's process does not pay for an engine it does not run.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from perdure.errors import (
+    Conflict,
+    Invalid,
+    JournalMismatch,
+    NonDurableOperation,
+    NotFound,
+    NotReady,
+    PerdureError,
+    ProtocolError,
+    RequestError,
+    RetryableError,
+    StorageError,
+    TerminalError,
+    Unavailable,
+)
+from perdure.model.services import RetryPolicy
+from perdure.sdk.app import App
+from perdure.sdk.context import (
+    Awakeable,
+    Context,
+    DurablePromise,
+    InvocationHandle,
+    ObjectContext,
+    SharedContext,
+    WorkflowContext,
+    current_context,
+)
+from perdure.sdk.serde import Serde, SerdeError
+from perdure.sdk.service import Service, VirtualObject, Workflow
+from perdure.sdk.steps import StepInfo, current_step
+from perdure.sdk.threads import SyncContext, SyncObjectContext, SyncSharedContext, SyncWorkflowContext
+
+if TYPE_CHECKING:
+    from perdure.embedded import Engine
+    from perdure.sdk.client import Client, SyncClient
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "App",
+    "Awakeable",
+    "Client",
+    "Conflict",
+    "Context",
+    "DurablePromise",
+    "Engine",
+    "Invalid",
+    "InvocationHandle",
+    "JournalMismatch",
+    "NonDurableOperation",
+    "NotFound",
+    "NotReady",
+    "ObjectContext",
+    "PerdureError",
+    "ProtocolError",
+    "RequestError",
+    "RetryPolicy",
+    "RetryableError",
+    "Serde",
+    "SerdeError",
+    "Service",
+    "SharedContext",
+    "StepInfo",
+    "StorageError",
+    "SyncClient",
+    "SyncContext",
+    "SyncObjectContext",
+    "SyncSharedContext",
+    "SyncWorkflowContext",
+    "TerminalError",
+    "Unavailable",
+    "VirtualObject",
+    "Workflow",
+    "WorkflowContext",
+    "__version__",
+    "current_context",
+    "current_step",
+]
+
+_LATER = {"Engine": "perdure.embedded", "Client": "perdure.sdk.client", "SyncClient": "perdure.sdk.client"}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LATER.get(name)
+    if module is None:
+        raise AttributeError(f"module 'perdure' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value

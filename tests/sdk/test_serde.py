@@ -118,6 +118,22 @@ class Limits:
     high: int
 
 
+class Text(str):
+    """As libraries make them."""
+
+
+class Number(float):
+    """As libraries make them."""
+
+
+class Count(int):
+    """As libraries make them."""
+
+
+class Blob(bytes):
+    """As libraries make them."""
+
+
 UserId = NewType("UserId", int)
 ANN = User(name="Ann", born=date(2000, 2, 29))
 BOB = User(name="Bob", born=date(1999, 12, 31), friends=[ANN])
@@ -408,6 +424,7 @@ def test_without_a_type_values_become_what_json_has() -> None:
         "proxy": MappingProxyType({"a": 1}),
         "ordered": OrderedDict(b=1, a=2),
         "keys": {"k": 1}.keys(),
+        "subclasses": [Text("x"), Number(1.5), Count(2), Blob(b"x")],
     }
     ann = {"name": "Ann", "born": "2000-02-29", "friends": []}
     assert serde.deserialize(serde.serialize(values)) == {
@@ -422,6 +439,7 @@ def test_without_a_type_values_become_what_json_has() -> None:
         "proxy": {"a": 1},
         "ordered": {"b": 1, "a": 2},
         "keys": ["k"],
+        "subclasses": ["x", 1.5, 2, "eA=="],
     }
 
 
@@ -486,6 +504,7 @@ def test_a_serde_error_is_one_of_ours_and_can_be_pickled() -> None:
         (None, lambda x: x),
         (None, lambda x: {"a": [None, (x,)]}),
         (None, lambda x: Box(x)),
+        (None, lambda x: [Number(x)]),
         (float, lambda x: x),
         (float | None, lambda x: x),
         (list[float], lambda x: [1.0, x]),

@@ -96,6 +96,7 @@ def test_every_decorator_says_which_kind() -> None:
         definition = definition_of(fn)
         assert (definition.kind, definition.name, definition.fn) == (kind, f"h{number}", fn)
         assert definition.info.kind is kind
+        assert definition.in_workflow is (definition.service == "W")
 
 
 def test_a_definition_knows_its_function() -> None:

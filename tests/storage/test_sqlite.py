@@ -176,6 +176,27 @@ def test_the_log_stays_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     store.close()
 
 
+def test_a_reader_from_outside_holds_up_the_log_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 1 << 18
+    monkeypatch.setattr(sqlite, "_WAL_BYTES", limit)
+    store = SqliteStorage(tmp_path / "store.db")
+    log = tmp_path / "store.db-wal"
+    outside = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+    outside.execute("BEGIN")
+    outside.execute("SELECT * FROM state").fetchall()
+    for index in range(60):
+        assert commit(store, state("a", bytes([index]) * 20_000)) is None
+    assert log.stat().st_size > 4 * limit
+    assert store.get(t.STATE, ("s", "k", "a")) == bytes([59]) * 20_000
+    outside.close()
+    for index in range(60):
+        assert commit(store, state("a", bytes([index]) * 20_000)) is None
+    assert log.stat().st_size < 2 * limit
+    store.close()
+
+
 def test_no_read_leaves_a_transaction_open(tmp_path: Path) -> None:
     store = SqliteStorage(tmp_path / "store.db")
     assert commit(store, state("a", b"1")) is None

@@ -24,6 +24,7 @@ from collections.abc import (
     Sequence,
     Set,
 )
+from contextlib import suppress
 from inspect import Parameter
 from pathlib import PurePath
 from types import NoneType
@@ -234,12 +235,15 @@ def serde_for(type_: Any) -> Serde[Any]:
     Raises `SerdeError` if values of the type cannot be written and read back.
     """
     try:
-        return _SERDES[type_]
-    except KeyError:
-        serde = _SERDES[type_] = _make(type_)
-        return serde
+        known = _SERDES.get(type_)
     except TypeError:  # not hashable, such as Annotated[int, {"unit": "km"}]
-        return _make(type_)
+        known = None
+    if known is not None:
+        return known
+    serde = _make(type_)
+    with suppress(TypeError):
+        _SERDES[type_] = serde
+    return serde
 
 
 def _make(type_: Any) -> Serde[Any]:
@@ -316,6 +320,14 @@ def _encode_foreign(value: Any) -> Any:
     cls = type(value)
     if _is_pydantic(cls):
         return msgspec.Raw(serde_for(cls).serialize(value))
+    if isinstance(value, str):  # a subclass, that is, as of the next three: NumPy's float64, say
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, bytes):
+        return bytes(value)
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, (Sequence, Set)):

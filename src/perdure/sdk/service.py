@@ -113,6 +113,7 @@ class HandlerDefinition:
     """
 
     service: str
+    service_kind: ServiceKind
     name: str
     kind: HandlerKind
     fn: Callable[..., Any]
@@ -138,6 +139,10 @@ class HandlerDefinition:
     def output(self) -> Serde[Any]:
         """How the result is written. Raises TypeError, naming the fix, if the annotation is of no use."""
         return (self._serdes or self.resolve())[1]
+
+    @property
+    def in_workflow(self) -> bool:
+        return self.service_kind is ServiceKind.WORKFLOW
 
     @property
     def info(self) -> HandlerInfo:
@@ -276,6 +281,7 @@ class _Definition:
         takes_input, default = _parameters(fn, where)
         definition = HandlerDefinition(
             service=self.name,
+            service_kind=self.kind,
             name=name,
             kind=kind,
             fn=fn,

@@ -2,13 +2,20 @@
 
 The contract (`tests/storage/test_contract.py` holds every store to it):
 
-* `get`, `scan` and `last` are synchronous, are called from the loop's thread only, and see exactly the batches
-  whose `done` was called without an error.
-* `commit` returns at once. `done(None)` is called once, from any thread, when everything in the batch survives
-  a crash; `done(error)` when the store can't say so, after which it takes no more batches. There is one batch
-  in flight at a time.
+* `get`, `scan` and `last` are synchronous and are called from the loop's thread only. They see every batch whose
+  `done` was called without an error, and no part of any other but the one in flight: of that all or nothing, at
+  any moment before its `done`. A scan goes on with the rows it began with.
+* `commit` returns at once; the batch is the store's from then on and must not be changed. `done(None)` is called
+  once, from any thread and in the order of the commits, when everything in the batch survives a crash;
+  `done(error)` when the store can't say so, after which it takes no more batches. `done` must not raise. There is
+  one batch in flight at a time. A batch without changes is done in its turn.
 * A batch is atomic: after a crash all of it is there or nothing.
-* One process at a time: opening a store that another process has open raises `StorageError` that says so.
+* Values come back equal. A value is never None, and one of a table of bool is True. In a journal the time beside a
+  completion or a signal is its own `at`.
+* What can't be stored is an error like any other, and stops the store: numbers beyond their field on the wire or
+  64 bits, lone surrogates, more than 2**24 entries in a journal. They have to be refused before they get here.
+* One process at a time: opening a store that another process has open raises `StorageError` that says so. `close`
+  may be called again; a batch given to a closed store fails.
 """
 
 from collections.abc import Callable, Iterator

@@ -15,7 +15,6 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from importlib import resources
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
@@ -242,6 +241,7 @@ class SqliteStorage:
                 raise StorageError(f"{self._path} can't be opened: {error}") from error
             raise
         self._wal = f"{self._path}-wal"
+        self._checkpoint_at = _WAL_BYTES
         self._jobs: SimpleQueue[tuple[Batch, Callable[[BaseException | None], None]] | None] = SimpleQueue()
         # A daemon: a process that ends without `close` must not hang. What is cut off there was not promised.
         self._thread = threading.Thread(target=self._run, name=f"perdure-storage {self._path.name}", daemon=True)
@@ -294,19 +294,19 @@ class SqliteStorage:
             batch, done = job
             error = self._failure
             if error is None:
-                error = self._attempt(lambda batch=batch: self._store(batch))  # type: ignore[misc]
+                error = self._attempt(self._store, batch)
             done(error)
             if error is None:
                 self._attempt(self._checkpoint)  # only now: nobody has to wait for it who is not committing
 
-    def _attempt(self, work: Callable[[], None]) -> StorageError | None:
+    def _attempt(self, work: Callable[..., None], *arguments: Any) -> StorageError | None:
         """Do it; the first error is the last thing this store does.
 
         It is never tried again: after an fsync that failed, the kernel may have dropped the pages that it could
         not write, and the next fsync would report success.
         """
         try:
-            work()
+            work(*arguments)
         except Exception as error:
             failure = StorageError(f"{self._path} can't be written: {error}")
             failure.__cause__ = error
@@ -333,7 +333,13 @@ class SqliteStorage:
 
         SQLite would do it by itself, but within a commit, whose waiters would wait for the copy as well.
         """
-        if os.stat(self._wal).st_size > _WAL_BYTES:
+        size = os.stat(self._wal).st_size
+        if size <= _WAL_BYTES:
+            self._checkpoint_at = _WAL_BYTES
+        elif size > self._checkpoint_at:
+            # Who reads the file from outside can keep the log from being reused. It grows on meanwhile, and a copy
+            # (an fsync of the file) after each commit would be of no use.
+            self._checkpoint_at = size + _WAL_BYTES // 4
             self._write.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
@@ -409,7 +415,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         return
     if application or version or connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
         raise StorageError(f"{path} is a SQLite database, but not one of perdure")
-    schema = resources.files("perdure.storage").joinpath("schema.sql").read_text("utf-8")
+    schema = Path(__file__).with_name("schema.sql").read_text("utf-8")
     connection.executescript(
         f"BEGIN IMMEDIATE;\n{schema}\nPRAGMA application_id = {_APPLICATION_ID};\n"
         f"PRAGMA user_version = {_SCHEMA_VERSION};\nCOMMIT;"

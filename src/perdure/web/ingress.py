@@ -172,18 +172,22 @@ class Ingress:
             raise NotFound(f"service {name!r} not found: no deployment serves it")
         return service
 
-    def _run_of_workflow(self, name: str, key: str) -> Target:
+    def _run_of_workflow(self, name: str, key: str) -> tuple[InvocationId, HandlerInfo]:
         service = self._service(name)
         if service.kind is not ServiceKind.WORKFLOW:
             raise Invalid(f"{name} is no workflow but a {service.kind.value}")
         main = next(each for each in service.handlers.values() if each.kind is HandlerKind.WORKFLOW)
-        return Target(name, main.name, main.kind, _key(service, key))
+        target = Target(name, main.name, main.kind, _key(service, key))
+        return self._node.invocation_id(target, None), main
 
-    def _run_of_idempotency_key(self, service: ServiceInfo, key: str | None, handler: str) -> Target:
+    def _run_of_idempotency_key(
+        self, service: ServiceInfo, key: str | None, handler: str, idempotency_key: str
+    ) -> tuple[InvocationId, HandlerInfo]:
         info = _handler(service, handler)
         if info.kind is HandlerKind.WORKFLOW:
             raise Invalid("a workflow's run is found by the workflow's key, not by an idempotency key")
-        return Target(service.name, handler, info.kind, key)
+        target = Target(service.name, handler, info.kind, key)
+        return self._node.invocation_id(target, idempotency_key), info
 
     # ---- call and send
 
@@ -269,8 +273,8 @@ class Ingress:
     async def _workflow(self, request: Request, exchange: _Exchange, tail: list[str]) -> Response:
         if len(tail) != 3:
             raise Invalid("bad path: /restate/workflow/Name/key/attach or output")
-        target = self._run_of_workflow(tail[0], percent_decoded(tail[1]))
-        return await self._look_up(request, exchange, self._node.invocation_id(target, None), tail[2])
+        id, handler = self._run_of_workflow(tail[0], percent_decoded(tail[1]))
+        return await self._look_up(request, exchange, id, tail[2], handler)
 
     async def _invocation(self, request: Request, exchange: _Exchange, tail: list[str]) -> Response:
         if len(tail) == 2:
@@ -280,8 +284,8 @@ class Ingress:
         service, key, rest = self._addressed(tail)
         if len(rest) != 3:
             raise _bad_path(service)
-        target = self._run_of_idempotency_key(service, key, rest[0])
-        return await self._look_up(request, exchange, self._node.invocation_id(target, rest[1]), rest[2])
+        id, handler = self._run_of_idempotency_key(service, key, rest[0], rest[1])
+        return await self._look_up(request, exchange, id, rest[2], handler)
 
     async def _attach(self, request: Request, exchange: _Exchange, tail: list[str]) -> Response:
         return await self._look_up_by_body(request, exchange, tail, "attach")
@@ -296,16 +300,21 @@ class Ingress:
             raise Invalid(f"bad path: /restate/{verb}/{{id}}")
         exchange.repeatable = True
         _only("POST", request)
-        return await self._result_of(request, exchange, await self._named_by_body(request), verb)
+        id, handler = await self._named_by_body(request)
+        return await self._result_of(request, exchange, id, verb, handler)
 
-    async def _look_up(self, request: Request, exchange: _Exchange, id: InvocationId, verb: str) -> Response:
+    async def _look_up(
+        self, request: Request, exchange: _Exchange, id: InvocationId, verb: str, handler: HandlerInfo | None = None
+    ) -> Response:
         if verb not in ("attach", "output"):
             raise Invalid(f"bad path: 'attach' or 'output' has to come last, not {verb!r}")
         exchange.repeatable = True
         _only("GET", request)
-        return await self._result_of(request, exchange, id, verb)
+        return await self._result_of(request, exchange, id, verb, handler)
 
-    async def _result_of(self, request: Request, exchange: _Exchange, id: InvocationId, verb: str) -> Response:
+    async def _result_of(
+        self, request: Request, exchange: _Exchange, id: InvocationId, verb: str, handler: HandlerInfo | None
+    ) -> Response:
         if verb == "output":
             outcome = await self._node.output(id)
         else:
@@ -315,7 +324,7 @@ class Ingress:
             finally:
                 self._departures.done(waiting)
         if isinstance(outcome, Answer):
-            return _result(outcome, None)
+            return _result(outcome, handler)
         if verb == "attach" and outcome.status == 404:
             return _failure(404, "not found", (), id)
         exchange.accepted, exchange.id = outcome.status == 470, id
@@ -326,26 +335,25 @@ class Ingress:
             raise Invalid("bad path: /restate/lookup")
         exchange.repeatable = True
         _only("POST", request)
-        id = await self._named_by_body(request)
+        id, _ = await self._named_by_body(request)
         return json_response(200, {"invocationId": format_invocation_id(id)})
 
-    async def _named_by_body(self, request: Request) -> InvocationId:
+    async def _named_by_body(self, request: Request) -> tuple[InvocationId, HandlerInfo | None]:
         body = await request.body(self._size_limit)
         try:
             named = _decode_reference(body)
         except msgspec.MsgspecError as error:
             raise _Unreadable(f"cannot read body: {error}") from None
         if isinstance(named, _ById):
-            return parse_invocation_id(named.invocation_id)
+            return parse_invocation_id(named.invocation_id), None
         if named.scope is not None:
             raise Invalid(_NO_SCOPES)
         if isinstance(named, _ByWorkflow):
-            return self._node.invocation_id(self._run_of_workflow(named.workflow_name, named.workflow_key), None)
+            return self._run_of_workflow(named.workflow_name, named.workflow_key)
         service = self._service(named.service)
         if service.keyed != (named.key is not None):
             raise Invalid(f"{service.name} {'needs' if service.keyed else 'has no'} 'key'")
-        target = self._run_of_idempotency_key(service, named.key, named.handler)
-        return self._node.invocation_id(target, named.idempotency_key)
+        return self._run_of_idempotency_key(service, named.key, named.handler, named.idempotency_key)
 
     async def _awakeable(self, request: Request, exchange: _Exchange, tail: list[str]) -> Response:
         if len(tail) != 2 or tail[1] not in ("resolve", "reject"):
@@ -354,11 +362,8 @@ class Ingress:
         _only("POST", request)
         parse_awakeable_id(tail[0])
         body = await request.body(self._size_limit)
-        result: Value | Failure
-        if tail[1] == "resolve":
-            result = Value(body)
-        else:
-            result = Failure(_failure_code(request), body.decode(errors="replace"))
+        resolved = tail[1] == "resolve"
+        result = Value(body) if resolved else Failure(_failure_code(request), body.decode(errors="replace"))
         await self._node.complete_awakeable(tail[0], result)
         return Response(202, [])
 
@@ -506,7 +511,7 @@ def _preflight(request: Request) -> Response:
 
 
 def _result(answer: Answer, handler: HandlerInfo | None) -> Response:
-    """An invocation's result. Without the handler (attach, output) its content type is not known: JSON."""
+    """An invocation's result. Without its handler (asked for by id) the content type is not known: JSON."""
     result = answer.result
     if type(result) is not Value:
         assert type(result) is Failure
