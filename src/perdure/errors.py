@@ -12,6 +12,7 @@
     |   |-- RemoteProtocolError  the other side did
     |   `-- JournalMismatch      the code no longer does what its journal says it did
     |-- StorageError             the disk, not the user
+    |-- SerdeError               a value that cannot be written as bytes, or bytes that are not such a value (sdk.serde)
     `-- RequestError             a request that cannot be served; each kind knows its HTTP status
         |-- Invalid (400)  Unauthorized (401)  NotFound (404)  Conflict (409)  TooLarge (413)  Overloaded (429)
         `-- Unavailable (503)

@@ -114,6 +114,7 @@ class Invoker:
         if info.concurrency is not None:
             if self._running.get(name, 0) >= info.concurrency:
                 self._held_back.setdefault(name, OrderedDict())[key] = invocation
+                self._make_room(name)
                 return
             self._running[name] = self._running.get(name, 0) + 1
         policy = info.retry_policy
@@ -215,7 +216,8 @@ class Invoker:
         if duplex is None:
             return
         timeout_ms = live.info.inactivity_timeout_ms
-        if timeout_ms <= 0 or self._waiting:
+        target = live.invocation.target
+        if timeout_ms <= 0 or self._waiting or self._held_back.get((target.service, target.handler)):
             duplex.close_input()
             return
         self._idle[live.key] = live
@@ -230,12 +232,13 @@ class Invoker:
             live.idle_timer = None
         self._idle.pop(live.key, None)
 
-    def _make_room(self) -> None:
-        """Others wait: have the attempt that is idle longest suspend."""
-        if self._idle:
-            _, live = self._idle.popitem(last=False)
-            if live.duplex is not None:
+    def _make_room(self, name: tuple[str, str] | None = None) -> None:
+        """Others wait: have the attempt (of the handler `name`) that is idle longest suspend."""
+        for live in self._idle.values():
+            target = live.invocation.target
+            if live.duplex is not None and name in (None, (target.service, target.handler)):
                 live.duplex.close_input()
+                return
 
     def _gone(self, live: Live) -> None:
         if self._live.get(live.key) is not live:
@@ -254,14 +257,15 @@ class Invoker:
             key, invocation = self._waiting.popitem(last=False)
             self._open(key, invocation, None)
 
-    def stop(self) -> None:
-        """Start nothing more, and ask every attempt to suspend when it can."""
+    def drain(self) -> bool:
+        """Start nothing more and hang up on every attempt that has no step running; whether that was all of them."""
         self._stopping = True
         self._waiting.clear()
         self._held_back.clear()
-        for live in list(self._live.values()):
-            if live.duplex is not None:
-                live.duplex.close_input()
+        for (partition, number), live in list(self._live.items()):
+            if live.duplex is None or live.duplex.drain():
+                self.abort(partition, number)
+        return not self._live
 
     def abort_all(self) -> None:
         """Hang up on every attempt."""

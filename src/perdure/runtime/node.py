@@ -88,10 +88,9 @@ class Node:
     async def stop(self, grace: float = 10.0) -> None:
         """Take no more work, let handlers come to rest for `grace` seconds, store what they said, let go."""
         self.ready = False
-        self.invoker.stop()
         deadline = self._loop.time() + grace
-        while self.invoker.live and self.failure is None and self._loop.time() < deadline:
-            await asyncio.sleep(0.01)
+        while not self.invoker.drain() and self.failure is None and self._loop.time() < deadline:
+            await asyncio.sleep(0.01)  # noqa: ASYNC110 - a stop looks a few times, and needs no event of its own
         self.invoker.abort_all()
         for partition in self.partitions:
             await partition.quiet()

@@ -216,7 +216,7 @@ class Context:
 
     def now(self) -> datetime:
         """The journal's time (aware, UTC): when what the handler last waited for was recorded. Not a coroutine."""
-        return datetime.fromtimestamp(self._run.machine.time / 1000, UTC)
+        return datetime.fromtimestamp(self._run.time_ms / 1000, UTC)
 
     @overload
     async def run(
@@ -485,12 +485,9 @@ class WorkflowContext(ObjectContext):
 
 
 def _class(value: Any) -> Any:
-    """The type a value is written by, where nobody named one: its class, if that says more than JSON would."""
+    """The type a value is written by where nobody named one: bytes stay bytes, a model knows best how it is written."""
     kind = type(value)
-    return None if kind in _PLAIN else kind
-
-
-_PLAIN = frozenset({bool, int, float, str, list, dict, tuple, type(None)})
+    return kind if kind is bytes or hasattr(kind, "__pydantic_validator__") else None
 
 
 def _wake(future: "asyncio.Future[None]") -> None:

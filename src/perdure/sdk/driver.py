@@ -49,11 +49,13 @@ class HandlerRun:
         "_advancing",
         "_calls",
         "_cancel_when_known",
+        "_draining",
         "_entries",
         "_exhausted",
         "_idle",
         "_input_closed",
         "_invocation_id",
+        "_machine",
         "_make_main",
         "_named",
         "_pending",
@@ -67,7 +69,6 @@ class HandlerRun:
         "definition",
         "host",
         "loop",
-        "machine",
         "main",
         "start",
         "steps",
@@ -92,14 +93,15 @@ class HandlerRun:
         self._entries: list[e.Entry] | None = list(start.entries) if host.replay_always else None
         self._input_closed = False
         self._advancing = False
+        self._draining = False
         self.closed = False
         self._exhausted: Error | None = None
         self._reset(start)
 
     def _reset(self, start: Start) -> None:
         """Stand at the beginning of the journal."""
-        self.machine = Machine(start, self._record if self._entries is not None else self._send)
-        machine = self.machine
+        self._machine = Machine(start, self._record if self._entries is not None else self._send)
+        machine = self._machine
         self.loop = HandlerLoop(lambda: machine.time / 1000)  # type: ignore[abstract]  # what is missing refuses
         self._pending: dict[int, asyncio.Future[e.Result]] = {}
         self._signals: dict[int, asyncio.Future[e.Result]] = {}
@@ -138,13 +140,13 @@ class HandlerRun:
             self._replay(notification)
             return
         self._idle = False
-        self.machine.feed(notification)
+        self._machine.feed(notification)
         self.advance()
 
     def _replay(self, notification: e.Notification) -> None:
         assert self._entries is not None
         self._entries.append(notification)
-        self.machine.closed = True
+        self._machine.closed = True
         self.loop.abandon()
         start = self.start
         self._reset(
@@ -169,6 +171,11 @@ class HandlerRun:
         if not self.closed and not self._advancing and self._idle:
             self._suspend()
 
+    def drain(self) -> bool:
+        """Start no more steps; whether none is running, so that hanging up now cuts nothing short."""
+        self._draining = True
+        return self.closed or all(step.task is None for step in self.steps.values())
+
     def abort(self) -> None:
         """The engine no longer listens."""
         if not self.closed:
@@ -182,7 +189,7 @@ class HandlerRun:
         self._advancing = True
         running = self
         try:
-            loop, machine = self.loop, self.machine
+            loop, machine = self.loop, self._machine
             while True:
                 loop.pump()
                 if self.closed:
@@ -215,7 +222,7 @@ class HandlerRun:
 
     def _rest(self) -> None:
         """The code waits. Start the steps it asked for; if none runs, the attempt is idle."""
-        if self._exhausted is None:
+        if self._exhausted is None and not self._draining:
             unlaunched = self._unlaunched
             if unlaunched:
                 self._unlaunched = []
@@ -235,7 +242,7 @@ class HandlerRun:
             self._suspend()
 
     def _journal_timers(self) -> None:
-        machine = self.machine
+        machine = self._machine
         for timer in self.loop.take_timers():
             delay_ms = max(0, round(timer.when_ * 1000) - machine.time)
             completion_id = machine.completion_id()
@@ -258,7 +265,7 @@ class HandlerRun:
         elif kind == e.SLEEP_COMPLETION:
             timer = self._sleeping.pop(completion_id, None)
             if timer is not None:
-                self.machine.time = max(self.machine.time, round(timer.when_ * 1000))
+                self._machine.time = max(self._machine.time, round(timer.when_ * 1000))
                 self.loop.fire(timer)
         elif kind == e.CALL_COMPLETION:
             self._calls.pop(completion_id, None)
@@ -310,9 +317,24 @@ class HandlerRun:
 
     def _cancel_callee(self, callee: str) -> None:
         with contextlib.suppress(AttemptGone):  # a mismatch, found by `advance`
-            self.machine.issue(e.SendSignal(callee, CANCEL_SIGNAL, e.VOID))
+            self._machine.issue(e.SendSignal(callee, CANCEL_SIGNAL, e.VOID))
 
     # The handler's side
+
+    @property
+    def machine(self) -> Machine:
+        """The journal's cursor, for the handler's code only: a step runs beside it and may not touch the journal."""
+        if not self.loop.is_running() and not self.closed:
+            raise TerminalError(
+                "the context was used inside a step, or in another thread; a step cannot have steps of its own: "
+                "do this in the handler, before or after the step"
+            )
+        return self._machine
+
+    @property
+    def time_ms(self) -> int:
+        """The journal's time, ms since the epoch."""
+        return self._machine.time
 
     @property
     def invocation_id(self) -> str:
@@ -335,6 +357,7 @@ class HandlerRun:
 
     def signal(self, signal: int | str) -> "asyncio.Future[e.Result]":
         """The future of a signal: an awakeable's by number, or the next with a name."""
+        assert self.loop.is_running(), "signals are for the handler's own code"
         future: asyncio.Future[e.Result] = self.loop.create_future()
         arrived = self.arrived.get(signal)
         if arrived:
@@ -378,7 +401,7 @@ class HandlerRun:
 
     def abandon_step(self, completion_id: int) -> None:
         """The code no longer waits for a step."""
-        if self.machine.closed:
+        if self._machine.closed:
             return  # it is dropped, not cancelled: the step may yet be wanted
         self._pending.pop(completion_id, None)
         step = self.steps.pop(completion_id, None)
@@ -389,7 +412,7 @@ class HandlerRun:
         if self.closed:
             return
         if isinstance(outcome, e.Value | e.Failure):
-            self.machine.propose(ProposeRun(step.completion_id, outcome))
+            self._machine.propose(ProposeRun(step.completion_id, outcome))
             if self._exhausted is not None:
                 self._fail_when_quiet(step)
             return
@@ -410,7 +433,7 @@ class HandlerRun:
         too_long = policy.max_duration is not None and elapsed_ms >= policy.max_duration * 1000
         if isinstance(error, NonDurableOperation) or policy.exhausted(step.tries) or too_long:
             if step.retry is not None:
-                self.machine.propose(ProposeRun(step.completion_id, e.Failure(failure.code, failure.message)))
+                self._machine.propose(ProposeRun(step.completion_id, e.Failure(failure.code, failure.message)))
                 return
             step.retry_at = host.now_ms()
             self._exhausted = Error(failure, behavior=policy.on_exhausted, step_attempts=self._tries())
@@ -428,7 +451,7 @@ class HandlerRun:
                 self._suspend()
 
     def _try_again(self, step: Step) -> None:
-        if not self.closed and not step.abandoned and self._exhausted is None:
+        if not self.closed and not step.abandoned and self._exhausted is None and not self._draining:
             self._idle = False
             step.launch(self.host)
 
@@ -459,7 +482,7 @@ class HandlerRun:
             delay_ms = max(0, min(retries) - self.host.now_ms())
             self._fail(Error(failure, delay_ms=delay_ms, step_attempts=self._tries()))
             return
-        self._send(Suspension(self._waiting(), self.machine.seen))
+        self._send(Suspension(self._waiting(), self._machine.seen))
         self._drop()
 
     def _fail(self, error: Error) -> None:
@@ -494,10 +517,10 @@ class HandlerRun:
                     return
                 result = e.Failure(terminal.code, terminal.message, tuple(terminal.metadata.items()))
         try:
-            self.machine.issue(e.Output(result))
+            self._machine.issue(e.Output(result))
         except AttemptGone:
-            assert self.machine.failure is not None
-            self._mismatch(self.machine.failure)
+            assert self._machine.failure is not None
+            self._mismatch(self._machine.failure)
             return
         self._send(End())
         self._drop()
@@ -507,13 +530,13 @@ class HandlerRun:
         delay_ms = None
         if isinstance(error, RetryableError) and error.retry_after is not None:
             delay_ms = int(error.retry_after * 1000)
-        behavior = "pause" if isinstance(error, NonDurableOperation) else "retry"
+        behavior = "pause" if isinstance(error, NonDurableOperation | SerdeError) else "retry"  # no retry mends these
         self._fail(Error(failure, delay_ms, behavior, self._tries()))
 
     def _drop(self) -> None:
         """Let go of everything; nothing of this attempt is heard of again."""
         self.closed = True
-        self.machine.closed = True
+        self._machine.closed = True
         for step in self.steps.values():
             step.abandon()
         self.steps = {}

@@ -13,8 +13,9 @@ What no journal can hold (sockets, pipes, subprocesses, signals) raises `NonDura
 import asyncio
 import contextvars
 import logging
+import sys
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, NoReturn, TypeVar, TypeVarTuple, Unpack
 
 from perdure.errors import NonDurableOperation
@@ -94,7 +95,9 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         """Run callbacks until none is ready. To be called from a plain callback of the real loop."""
         ready = self._ready
         outer = asyncio._get_running_loop()
+        hooks = sys.get_asyncgen_hooks()
         asyncio._set_running_loop(self)
+        sys.set_asyncgen_hooks(None, self._drop_generator)  # the real loop must not finish what is ours
         self._pumping = True
         try:
             while ready:
@@ -114,7 +117,13 @@ class HandlerLoop(asyncio.AbstractEventLoop):
                     )
         finally:
             self._pumping = False
+            sys.set_asyncgen_hooks(*hooks)
             asyncio._set_running_loop(outer)
+
+    def _drop_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """An async generator was left unfinished: finish it here, unless the whole attempt was dropped."""
+        if self._pumping and not self._closed:
+            self.create_task(generator.aclose())
 
     def take_timers(self) -> list[Timer]:
         """The timers made since the last call and not cancelled, in the order in which they were made."""

@@ -17,10 +17,11 @@ from perdure.errors import RetryableError, TerminalError
 from perdure.model.entries import Failure, Value
 from perdure.model.invocation import AttemptFailure
 from perdure.model.services import RetryPolicy
-from perdure.sdk.serde import Serde, SerdeError
+from perdure.sdk.serde import Serde, SerdeError, serde_for
 
 __all__ = ["Handle", "Host", "Step", "StepInfo", "current_step", "failure_of"]
 
+_UNTYPED = serde_for(None)
 STACK_LIMIT = 16 * 1024  # characters of a stack trace kept with a failure
 
 
@@ -181,7 +182,10 @@ class Step:
                 )
                 if inspect.isawaitable(value):
                     value = await value
-            outcome = Value(self.serde.serialize(value))
+            data = self.serde.serialize(value)
+            if self.serde is not _UNTYPED:
+                self.serde.deserialize(data)  # what cannot be read must not be journaled
+            outcome = Value(data)
         except TerminalError as error:
             outcome = Failure(error.code, error.message, tuple(error.metadata.items()))
         except SerdeError as error:

@@ -26,6 +26,10 @@ class Duplex(Protocol):
         """Say that there will be no more: the handler suspends when it can do nothing more."""
         ...
 
+    def drain(self) -> bool:
+        """Have no more steps started; whether hanging up now would cut none short."""
+        ...
+
     def abort(self) -> None:
         """Hang up. Nothing is received afterwards."""
         ...

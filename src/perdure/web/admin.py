@@ -1,0 +1,301 @@
+"""The admin port: health, version, and what people do to invocations and state. See docs/http-api.md.
+
+Every route exists unversioned and below `/v2`, `/v3` and `/v4`. Errors are `{"message", "restate_code"}`. Paths,
+verbs and statuses are those of restate-server 1.7, except what is ours:
+
+* `GET /invocations/{id}`: everything known of an invocation, its journal included (`describe`);
+* `GET /services/{service}/state/{key}`: `{"state": {name: base64}}`, an object's or workflow's whole state;
+* `PATCH` of the same with `{"changes": {name: base64 or null}, "replace": false}`: sets, and clears what is null;
+  with `replace`, also everything that is not named. It takes its turn among the exclusive handlers of that key:
+  200 when it is done, 202 when it is stored and waits.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from perdure.errors import Invalid, NotFound, RequestError
+from perdure.model import invocation as states
+from perdure.model.actions import Description, Done, Refused
+from perdure.model.entries import Entry
+from perdure.model.ids import InvocationId, format_invocation_id, parse_invocation_id
+from perdure.web.http import (
+    CallerGone,
+    Receive,
+    Request,
+    Response,
+    Router,
+    Scope,
+    Send,
+    Unsupported,
+    format_time_ns,
+    json_response,
+    logger,
+    respond,
+    serve_lifespan,
+)
+
+if TYPE_CHECKING:
+    from perdure.runtime.node import Node
+
+__all__ = ["Admin", "description_to_json"]
+
+_VERSIONS = ("v2", "v3", "v4")
+_FEATURES = (
+    "vqueues",
+    "protocol_v7",
+    "invoker_yield",
+    "unique_random_seeds",
+    "scoped_virtual_objects",
+    "kafka_scope",
+    "vqueues_migration_skip_completed",
+    "vqueues_async_refill",
+    "vqueue_obsolete_cleanup",
+    "scoped_state_table_migration",
+    "scoped_promise_table_migration",
+    "preflight_invocation_termination_retention",
+)
+
+
+class _Malformed(RequestError):
+    """JSON, but not of the shape that is wanted."""
+
+    status = 422
+
+
+class Admin:
+    """The ASGI application of the admin port."""
+
+    def __init__(
+        self,
+        node: "Node",
+        *,
+        version: str,
+        ingress_endpoint: Callable[[], str | None] = lambda: None,
+        request_size_limit: int = 32 * 1024 * 1024,
+    ) -> None:
+        self._node = node
+        self._version = version
+        self._ingress_endpoint = ingress_endpoint
+        self._size_limit = request_size_limit
+        self._router = self._routes()
+
+    def _routes(self) -> Router:
+        router = Router()
+        node = self._node
+        router.add("GET", "/health", self._health)
+        router.add("GET", "/version", self._show_version)
+        router.add("GET", "/invocations/{id}", self._describe)
+        verbs: dict[str, Callable[[InvocationId, Request], Awaitable[Done | Refused]]] = {
+            "cancel": lambda id, _: node.cancel(id),
+            "kill": lambda id, _: node.kill(id),
+            "pause": lambda id, _: node.pause(id),
+            "resume": lambda id, _: node.resume(id),
+            "purge": lambda id, _: node.purge(id),
+            "purge-journal": lambda id, _: node.purge(id, journal_only=True),
+            "restart-as-new": lambda id, request: node.restart(id, keep=_first_entry(request) + 1),
+        }
+        for verb, act in verbs.items():
+            router.add("PATCH", f"/invocations/{{id}}/{verb}", self._controlling(act))
+        router.add("GET", "/services/{service}/state/{key}", self._state)
+        router.add("PATCH", "/services/{service}/state/{key}", self._change_state)
+        return router
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await serve_lifespan(scope, receive, send)
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except RequestError as error:
+            response = json_response(error.status, {"message": error.message, "restate_code": None})
+        except (CallerGone, asyncio.CancelledError):
+            return
+        except Exception:
+            logger.exception("%s %s failed", request.method, request.path)
+            message = "internal error; the server's log says more"
+            response = json_response(500, {"message": message, "restate_code": None})
+        await respond(send, response)
+
+    async def _answer(self, request: Request) -> Response:
+        segments = request.parse_path().split("/")[1:]
+        if segments[0] in _VERSIONS:
+            segments = segments[1:]
+        elif segments[0] == "v1":
+            text = f"admin API version 1 is not supported, use {', '.join(_VERSIONS)}"
+            return Response(400, [(b"content-type", b"text/plain; charset=utf-8")], text.encode())
+        found = self._router.find(request.method, segments)
+        if found is None:
+            return Response(404, [])
+        handler, values = found
+        return await handler(request, **values)
+
+    async def _health(self, request: Request) -> Response:
+        if self._node.ready:
+            return Response(200, [])
+        return json_response(503, {"message": "not ready: recovering or stopping", "restate_code": None})
+
+    async def _show_version(self, request: Request) -> Response:
+        version = {
+            "version": self._version,
+            "min_admin_api_version": 2,
+            "max_admin_api_version": 4,
+            "ingress_endpoint": self._ingress_endpoint(),
+            "features": dict.fromkeys(_FEATURES, False),
+        }
+        return json_response(200, version)
+
+    def _controlling(
+        self, act: Callable[[InvocationId, Request], Awaitable[Done | Refused]]
+    ) -> Callable[..., Awaitable[Response]]:
+        async def control(request: Request, id: str) -> Response:
+            outcome = await act(_invocation_id(id), request)
+            if isinstance(outcome, Refused):
+                return _refusal(outcome)
+            if outcome.new_id is not None:
+                return json_response(200, {"new_invocation_id": format_invocation_id(outcome.new_id)})
+            return Response(202 if outcome.pending else 200, [])
+
+        return control
+
+    async def _describe(self, request: Request, id: str) -> Response:
+        outcome = await self._node.describe(_invocation_id(id))
+        if isinstance(outcome, Refused):
+            return _refusal(outcome)
+        return json_response(200, description_to_json(outcome))
+
+    async def _state(self, request: Request, service: str, key: str) -> Response:
+        self._check_object(service)
+        return json_response(200, {"state": await self._node.state(service, key)})
+
+    async def _change_state(self, request: Request, service: str, key: str) -> Response:
+        self._check_object(service)
+        content_type = request.fields.get(b"content-type", b"").partition(b";")[0].strip()
+        if content_type != b"application/json":
+            raise Unsupported("content-type has to be application/json")
+        body = await request.body(self._size_limit)
+        try:
+            change = msgspec.json.decode(body, type=_StateChange)
+        except msgspec.ValidationError as error:
+            raise _Malformed(f"body: {error}") from None
+        except msgspec.DecodeError as error:
+            raise Invalid(f"body: {error}") from None
+        done = await self._node.change_state(service, key, change.changes, change.replace)
+        return Response(202 if done.pending else 200, [])
+
+    def _check_object(self, name: str) -> None:
+        service = self._node.registry.service(name)
+        if service is None:
+            raise NotFound(f"service {name!r} not found")
+        if not service.keyed:
+            raise Invalid(f"{name} is a service: only virtual objects and workflows have state")
+
+
+class _StateChange(msgspec.Struct):
+    changes: dict[str, bytes | None]
+    replace: bool = False
+
+
+def _refusal(refused: Refused) -> Response:
+    return json_response(refused.status, {"message": refused.message, "restate_code": None})
+
+
+def _invocation_id(text: str) -> InvocationId:
+    try:
+        return parse_invocation_id(text)
+    except Invalid as error:
+        raise Invalid(f"invocation_id: {error.message}") from None
+
+
+def _first_entry(request: Request) -> int:
+    text = request.parameters().get("from", "0")
+    if not text.isdecimal() or len(text) > 9:
+        raise Invalid(f"from={text!r}: it has to be the index of an entry of the journal")
+    return int(text)
+
+
+# ---- an invocation as JSON
+
+_STATUS = {
+    states.Scheduled: "scheduled",
+    states.Inboxed: "inboxed",
+    states.Invoked: "running",
+    states.Suspended: "suspended",
+    states.Paused: "paused",
+    states.Completed: "completed",
+}
+
+
+def description_to_json(description: Description) -> dict[str, Any]:
+    """What `GET /invocations/{id}` shows. Bytes are bytes here, and base64 in JSON; times are RFC 3339."""
+    it = description.invocation
+    target = it.target
+    return {
+        "id": format_invocation_id(it.id),
+        "target": str(target),
+        "service": target.service,
+        "handler": target.handler,
+        "key": target.key,
+        "handler_kind": target.kind.value,
+        **_standing(it.status),
+        "created_at": format_time_ns(it.created_at),
+        "started_at": _time(it.started_at),
+        "attempts": it.attempts,
+        "idempotency_key": it.idempotency_key,
+        "caller": None if it.caller is None else format_invocation_id(it.caller),
+        "restarted_from": None if it.restarted_from is None else format_invocation_id(it.restarted_from),
+        "ahead": description.ahead,
+        "journal": [{"index": index, **_entry(entry)} for index, entry in description.entries],
+    }
+
+
+def _standing(status: states.Status) -> dict[str, Any]:
+    """The status, and what belongs to that status only."""
+    facts: dict[str, Any] = {"status": _STATUS[type(status)], "last_failure": None}
+    if isinstance(status, states.Scheduled):
+        facts["scheduled_for"] = format_time_ns(status.at)
+    elif isinstance(status, states.Invoked):
+        if status.retry_at is not None:
+            facts["status"] = "backing-off"
+            facts["retry_at"] = format_time_ns(status.retry_at)
+        facts["failures"] = status.failures
+        facts["last_failure"] = _attempt_failure(status.failure)
+    elif isinstance(status, states.Suspended):
+        facts["waiting_for"] = msgspec.to_builtins(status.waiting)
+    elif isinstance(status, states.Paused):
+        facts["last_failure"] = _attempt_failure(status.failure)
+    elif isinstance(status, states.Completed):
+        facts["completed_at"] = format_time_ns(status.at)
+        facts["result"] = _plain(status.result)
+    return facts
+
+
+def _attempt_failure(failure: states.AttemptFailure | None) -> dict[str, Any] | None:
+    if failure is None:
+        return None
+    facts: dict[str, Any] = msgspec.to_builtins(failure)
+    facts["at"] = format_time_ns(failure.at)
+    return facts
+
+
+def _time(at: int | None) -> str | None:
+    return None if at is None else format_time_ns(at)
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    return {"type": type(entry).__name__, **_plain(entry)}
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """A struct's fields; nested structs say what they are under `type`."""
+    return {name: _part(getattr(value, name)) for name in value.__struct_fields__}
+
+
+def _part(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        return {"type": type(value).__name__, **_plain(value)}
+    if isinstance(value, tuple):
+        return [_part(each) for each in value]
+    return value
