@@ -44,7 +44,7 @@ soak: setup  ## hours of seeds and kills; never in CI
 	$(BIN)/python -m pytest tests/durability --soak
 
 proto: setup  ## regenerate the wire messages from wire.proto
-	cd src/perdure/protocol && ../../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. wire.proto
+	cd src && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. perdure/protocol/wire.proto
 
 clean:  ## remove what setup made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

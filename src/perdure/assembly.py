@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sys
 from collections.abc import Callable, Sequence
 
 from perdure.errors import Invalid
@@ -9,6 +10,8 @@ from perdure.runtime.clock import Clock, SystemClock
 from perdure.runtime.host import ProcessHost
 from perdure.runtime.node import Node
 from perdure.runtime.registry import Registry
+from perdure.runtime.watchdog import Watchdog
+from perdure.sdk import driver
 from perdure.sdk.app import App
 from perdure.sdk.service import AnyService
 from perdure.sdk.serving import serve
@@ -18,14 +21,29 @@ from perdure.transports.inprocess import InProcess
 __all__ = ["LocalNode", "assemble"]
 
 
+SWITCH_SECONDS = 0.001
+
+
 class LocalNode(Node):
     """A node that runs handlers of this process."""
 
     host: ProcessHost
+    watchdog: Watchdog | None = None
 
     def close(self) -> None:
         super().close()
         self.host.close()
+        if self.watchdog is not None:
+            self.watchdog.stop()
+
+
+def _who_runs(loop: asyncio.AbstractEventLoop) -> str | None:
+    """What the loop's thread is busy with; asked from another thread, so it may be a moment old."""
+    run = driver.running
+    if run is not None:
+        return f"handler {run.start.target} ({run.invocation_id})"
+    task = asyncio.current_task(loop)
+    return None if task is None else task.get_name()
 
 
 def assemble(
@@ -38,8 +56,11 @@ def assemble(
     chance: Callable[[], float] = random.random,
     entropy: Callable[[int], int] | None = None,
     failed: Callable[[BaseException], None] | None = None,
+    lag_threshold: float | None = None,
 ) -> LocalNode:
     """A node for the services of `apps`, over one store per partition. To be called in a running event loop.
+
+    With `lag_threshold` (seconds), whoever holds up the event loop for longer is named in the log.
 
     Raises `Invalid` if two apps have services of one name.
     """
@@ -52,6 +73,8 @@ def assemble(
     handlers = {
         (name, handler.name): handler for name, service in services.items() for handler in service.handlers.values()
     }
+    # A commit is a dozen short turns of the writer's thread; at the default of 5 ms each would wait for a busy loop.
+    sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS))
     clock = clock or SystemClock(asyncio.get_running_loop())
     host = ProcessHost(clock, chance, replay_always=replay_always)
     options = {} if entropy is None else {"entropy": entropy}
@@ -66,4 +89,8 @@ def assemble(
         **options,
     )
     node.host = host
+    if lag_threshold is not None:
+        loop = host.loop
+        node.watchdog = Watchdog(loop, lambda: _who_runs(loop), lag_threshold)
+        node.watchdog.start()
     return node

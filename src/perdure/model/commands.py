@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 
-class _Struct(msgspec.Struct, frozen=True, gc=False, tag=True, tag_field="_"):
+class _Struct(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag=True, tag_field="_"):
     pass
 
 

@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 
-class _Struct(msgspec.Struct, frozen=True, gc=False, tag=True, tag_field="_"):
+class _Struct(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag=True, tag_field="_"):
     """Frozen and acyclic, so the garbage collector may ignore it (thousands are made each second)."""
 
 

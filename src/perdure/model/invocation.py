@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-class Target(msgspec.Struct, frozen=True, gc=False):
+class Target(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     service: str
     handler: str
     kind: HandlerKind
@@ -35,14 +35,14 @@ class Target(msgspec.Struct, frozen=True, gc=False):
         return f"{self.service}/{self.handler}" if self.key is None else f"{self.service}/{self.key}/{self.handler}"
 
 
-class Retention(msgspec.Struct, frozen=True, gc=False):
+class Retention(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """How long a finished invocation's result and its journal are kept, in ms. 0 keeps nothing."""
 
     completion_ms: int = 0
     journal_ms: int = 0
 
 
-class Waiter(msgspec.Struct, frozen=True, gc=False):
+class Waiter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A command in another journal that the result completes; `type` is the notification's number."""
 
     invocation: bytes
@@ -50,7 +50,7 @@ class Waiter(msgspec.Struct, frozen=True, gc=False):
     type: int
 
 
-class Waiting(msgspec.Struct, frozen=True):
+class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a suspended handler waits for; any one of them wakes it."""
 
     completions: tuple[int, ...] = ()
@@ -58,7 +58,7 @@ class Waiting(msgspec.Struct, frozen=True):
     names: tuple[str, ...] = ()
 
 
-class AttemptFailure(msgspec.Struct, frozen=True):
+class AttemptFailure(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why an attempt failed; kept for whoever looks, and given to nobody's code."""
 
     message: str
@@ -70,19 +70,19 @@ class AttemptFailure(msgspec.Struct, frozen=True):
     command_type: int | None = None
 
 
-class Scheduled(msgspec.Struct, frozen=True, tag=True, tag_field="_"):
+class Scheduled(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_field="_"):
     """Begins at a later time."""
 
     at: int
 
 
-class Inboxed(msgspec.Struct, frozen=True, tag=True, tag_field="_"):
+class Inboxed(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_field="_"):
     """Waits for its object's lock, at place `position` of the object's inbox."""
 
     position: int
 
 
-class Invoked(msgspec.Struct, frozen=True, tag=True, tag_field="_"):
+class Invoked(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_field="_"):
     """Runs, or waits until `retry_at` to run again after `failures` failed attempts in a row."""
 
     failures: int = 0
@@ -91,21 +91,21 @@ class Invoked(msgspec.Struct, frozen=True, tag=True, tag_field="_"):
     step_attempts: dict[int, int] = {}
 
 
-class Suspended(msgspec.Struct, frozen=True, tag=True, tag_field="_"):
+class Suspended(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_field="_"):
     """Nothing of it is in memory until what it waits for has come."""
 
     since: int
     waiting: Waiting
 
 
-class Paused(msgspec.Struct, frozen=True, tag=True, tag_field="_"):
+class Paused(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_field="_"):
     """Runs no more until somebody resumes it, or cancels it."""
 
     since: int
     failure: AttemptFailure | None = None
 
 
-class Completed(msgspec.Struct, frozen=True, tag=True, tag_field="_"):
+class Completed(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_field="_"):
     at: int
     result: Value | Failure
 
@@ -113,7 +113,7 @@ class Completed(msgspec.Struct, frozen=True, tag=True, tag_field="_"):
 Status: TypeAlias = Scheduled | Inboxed | Invoked | Suspended | Paused | Completed
 
 
-class Invocation(msgspec.Struct, frozen=True):
+class Invocation(msgspec.Struct, frozen=True, omit_defaults=True):
     """One row. `number` orders a partition's invocations by age and is the key of everything that belongs to one.
 
     `attempts` counts attempts; it is also the fence: what an attempt reports is dropped when a later one exists.
@@ -134,7 +134,7 @@ class Invocation(msgspec.Struct, frozen=True):
     resumed_at: int | None = None
 
 
-class Promise(msgspec.Struct, frozen=True):
+class Promise(msgspec.Struct, frozen=True, omit_defaults=True):
     """A workflow's durable promise: its result, or who waits for one."""
 
     result: Value | Failure | None = None

@@ -74,34 +74,52 @@ class Attempt:
         )
 
 
+def _check_text(message: Any) -> None:
+    """A lone surrogate is no text: found here it ends the attempt, found by the store it would end the partition."""
+    for field in message.__struct_fields__:
+        value = getattr(message, field)
+        if type(value) is str and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise Invalid(f"{type(message).__name__}: the {field} {value!r} is not valid Unicode") from None
+
+
 def _entry(attempt: Attempt, message: Any, at: int, chance: float) -> c.Append:
+    if not message.name.isascii():
+        _check_text(message)
     return c.Append(at, attempt.number, attempt.attempt, message)
 
 
 def _read(attempt: Attempt, message: Any, at: int, chance: float) -> c.Append:
+    _check_text(message)
     if attempt.target.kind not in _READERS:
         raise Invalid(f"{attempt.target} has no state: it is the handler of a service")
     return c.Append(at, attempt.number, attempt.attempt, message)
 
 
 def _write(attempt: Attempt, message: Any, at: int, chance: float) -> c.Append:
+    _check_text(message)
     if attempt.target.kind not in _WRITERS:
         raise Invalid(f"{attempt.target} may not change state: only exclusive handlers and a workflow's main may")
     return c.Append(at, attempt.number, attempt.attempt, message)
 
 
 def _promise(attempt: Attempt, message: Any, at: int, chance: float) -> c.Append:
+    _check_text(message)
     if attempt.target.key is None:
         raise Invalid(f"{attempt.target} has no promises: it is not the handler of a workflow")
     return c.Append(at, attempt.number, attempt.attempt, message)
 
 
 def _call(attempt: Attempt, message: e.Call | e.OneWayCall, at: int, chance: float) -> c.AppendCall:
+    _check_text(message)
     callee = attempt._address(message, at)
     return c.AppendCall(at, attempt.number, attempt.attempt, message, callee)
 
 
 def _send_signal(attempt: Attempt, message: e.SendSignal, at: int, chance: float) -> c.Append:
+    _check_text(message)
     parse_invocation_id(message.target)
     return c.Append(at, attempt.number, attempt.attempt, message)
 

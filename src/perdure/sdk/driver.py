@@ -32,7 +32,7 @@ from perdure.protocol.machine import Machine
 from perdure.sdk.eventloop import HandlerLoop, Timer
 from perdure.sdk.serde import Serde, SerdeError
 from perdure.sdk.service import HandlerDefinition
-from perdure.sdk.steps import Host, Step, failure_of
+from perdure.sdk.steps import Host, Step, clean, failure_of
 
 __all__ = ["HandlerRun", "MakeMain"]
 
@@ -515,7 +515,7 @@ class HandlerRun:
                 if terminal is None:
                     self._retry(error)
                     return
-                result = e.Failure(terminal.code, terminal.message, tuple(terminal.metadata.items()))
+                result = e.Failure(terminal.code, clean(terminal.message), tuple(terminal.metadata.items()))
         try:
             self._machine.issue(e.Output(result))
         except AttemptGone:

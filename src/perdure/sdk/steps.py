@@ -76,11 +76,16 @@ def current_step() -> StepInfo:
     return info
 
 
+def clean(text: str) -> str:
+    """The text, with what is no Unicode (a file name's stray bytes, say) written out."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
 def failure_of(error: BaseException, at: int) -> AttemptFailure:
     """An exception, as it is kept for whoever looks."""
-    text = str(error)
+    text = clean(str(error))
     name = type(error).__name__
-    stack = "".join(traceback.format_exception(error))[-STACK_LIMIT:]
+    stack = clean("".join(traceback.format_exception(error))[-STACK_LIMIT:])
     code = getattr(error, "code", 500)
     return AttemptFailure(
         f"{name}: {text}" if text else name, code if isinstance(code, int) else 500, at, stacktrace=stack
@@ -187,7 +192,7 @@ class Step:
                 self.serde.deserialize(data)  # what cannot be read must not be journaled
             outcome = Value(data)
         except TerminalError as error:
-            outcome = Failure(error.code, error.message, tuple(error.metadata.items()))
+            outcome = Failure(error.code, clean(error.message), tuple(error.metadata.items()))
         except SerdeError as error:
             outcome = Failure(500, f"step {self.name!r}: {error}")
         except asyncio.CancelledError:
