@@ -32,10 +32,18 @@ PROGRESS: frozenset[type] = frozenset({StepFailed, AwaitingOn, Error, Suspension
 class Live:
     """One attempt that runs now."""
 
-    __slots__ = ("attempt", "duplex", "idle_timer", "info", "invocation", "key")
+    __slots__ = ("attempt", "duplex", "idle_timer", "info", "invocation", "key", "submit")
 
-    def __init__(self, key: tuple[int, int], invocation: Invocation, info: HandlerInfo, attempt: Attempt) -> None:
+    def __init__(
+        self,
+        key: tuple[int, int],
+        invocation: Invocation,
+        info: HandlerInfo,
+        attempt: Attempt,
+        submit: Callable[[PartitionCommand], None],
+    ) -> None:
         self.key = key
+        self.submit = submit
         self.invocation = invocation
         self.info = info
         self.attempt = attempt
@@ -52,6 +60,8 @@ class Environment(Protocol):
     def chance(self) -> float: ...
 
     def submit(self, partition: int, command: PartitionCommand) -> None: ...
+
+    def submitter(self, partition: int) -> Callable[[PartitionCommand], None]: ...
 
     def address(self, entry: e.Call | e.OneWayCall, caller: bytes, at: int) -> Invoke: ...
 
@@ -125,7 +135,7 @@ class Invoker:
             policy,
             lambda entry, at: environment.address(entry, invocation.id, at),
         )
-        live = Live(key, invocation, info, attempt)
+        live = Live(key, invocation, info, attempt, environment.submitter(key[0]))
         self._live[key] = live
         if journal is None:
             environment.submit(key[0], Load(at, key[1], invocation.attempts))
@@ -190,7 +200,7 @@ class Invoker:
         environment, attempt = self._environment, live.attempt
         command = attempt.receive(message, environment.clock.now_ms(), environment.chance())
         if command is not None:
-            environment.submit(live.key[0], command)
+            live.submit(command)
         if type(message) in PROGRESS:
             self._watch(live, message)
         if attempt.ended:

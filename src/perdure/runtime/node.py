@@ -130,6 +130,10 @@ class Node:
     def submit(self, partition: int, command: c.PartitionCommand) -> None:
         self.partitions[partition].submit(command)
 
+    def submitter(self, partition: int) -> Callable[[c.PartitionCommand], None]:
+        """`submit` for one partition: a step goes through it twice."""
+        return self.partitions[partition].submit
+
     def set_timer(self, partition: int, at: int) -> None:
         """Send the partition a `Tick` at `at`, unless it gets one earlier anyway."""
         known = self._timers[partition]

@@ -191,7 +191,8 @@ class HandlerRun:
         try:
             loop, machine = self.loop, self._machine
             while True:
-                loop.pump()
+                if loop.ready:
+                    loop.pump()
                 if self.closed:
                     return
                 if machine.failure is not None:
@@ -222,6 +223,7 @@ class HandlerRun:
 
     def _rest(self) -> None:
         """The code waits. Start the steps it asked for; if none runs, the attempt is idle."""
+        launched = False
         if self._exhausted is None and not self._draining:
             unlaunched = self._unlaunched
             if unlaunched:
@@ -229,6 +231,9 @@ class HandlerRun:
                 for step in unlaunched:
                     if not step.abandoned:
                         step.launch(self.host)
+                        launched = True
+                if launched:
+                    return
         steps = self.steps
         if steps:
             if any(step.running for step in steps.values()):

@@ -81,7 +81,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._ready: deque[_Ready] = deque()
+        self.ready: deque[_Ready] = deque()
         self.timers: list[Timer] = []
         self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order of their making, which replays
         self._prune_at = 64
@@ -93,7 +93,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
 
     def pump(self) -> None:
         """Run callbacks until none is ready. To be called from a plain callback of the real loop."""
-        ready = self._ready
+        ready = self.ready
         outer = asyncio._get_running_loop()
         hooks = sys.get_asyncgen_hooks()
         asyncio._set_running_loop(self)
@@ -133,12 +133,12 @@ class HandlerLoop(asyncio.AbstractEventLoop):
     def fire(self, timer: Timer) -> None:
         """A timer's time has come."""
         if not timer.gone:
-            self._ready.append(timer)
+            self.ready.append(timer)
 
     def abandon(self) -> None:
         """Drop every task where it stands. Their `finally` blocks run, with a context that answers nobody."""
         self._closed = True
-        self._ready.clear()
+        self.ready.clear()
         self.timers.clear()
         outer = asyncio._get_running_loop()
         asyncio._set_running_loop(None)
@@ -153,7 +153,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
                         coroutine.close()
                 except BaseException as error:
                     _log.debug("a handler did not let itself be dropped: %r", error)
-            self._ready.clear()
+            self.ready.clear()
         finally:
             asyncio._set_running_loop(outer)
 
@@ -168,7 +168,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
     ) -> Any:
         item = _Ready(callback, args, context)
         if not self._closed:
-            self._ready.append(item)
+            self.ready.append(item)
         return item
 
     def call_later(
@@ -202,7 +202,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         if self._closed:
             return timer
         if when <= self._clock():
-            self._ready.append(timer)
+            self.ready.append(timer)
         else:
             self.timers.append(timer)
         return timer
