@@ -1,45 +1,31 @@
-"""Clients: call handlers from outside of them, over HTTP.
-
-`Client` is for asyncio, `SyncClient` the same without `await`; `perdure.Engine` has `Client`'s methods for an
-engine in the same process. All three only wrap `sdk.operations`: build an operation, have it carried out, read the
-answer.
-"""
+"""Clients: call handlers of an engine over HTTP. `Client` is for asyncio, `SyncClient` is the same without `await`."""
 
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, TypeVar, Unpack, overload
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 
 from perdure.errors import Invalid, Unavailable
-from perdure.model.entries import Failure, Value
-from perdure.model.services import HandlerKind
-from perdure.sdk import operations as op
+from perdure.sdk.caller import (
+    Caller,
+    CallOptions,
+    ClientInvocation,
+    ClientState,
+    ClientWorkflow,
+    InvocationDescription,
+    SendOptions,
+    SubmitOptions,
+    in_seconds,
+)
 from perdure.sdk.operations import HttpReply, HttpRequest, Operation, Retries
-from perdure.sdk.serde import Serde, serde_for
-from perdure.sdk.service import Duration, VirtualObject, Workflow, resolve_handler
+from perdure.sdk.service import Duration, VirtualObject, Workflow
 
 if TYPE_CHECKING:
     import pyqwest
 
-__all__ = [
-    "AsyncOperations",
-    "CallOptions",
-    "Client",
-    "ClientInvocation",
-    "ClientState",
-    "ClientWorkflow",
-    "InvocationDescription",
-    "SendOptions",
-    "SyncClient",
-    "SyncClientInvocation",
-    "SyncClientState",
-    "SyncClientWorkflow",
-]
+__all__ = ["Client", "SyncClient", "SyncClientInvocation", "SyncClientState", "SyncClientWorkflow"]
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -49,377 +35,7 @@ INGRESS_URL = "http://127.0.0.1:8080"
 ADMIN_URL = "http://127.0.0.1:9070"
 
 
-class CallOptions(TypedDict, total=False):
-    """Options of `call`."""
-
-    key: str | None
-    """Which object or workflow."""
-    idempotency_key: str | None
-    """Calls with the same key to the same handler are one call; it makes every retry safe."""
-    headers: Mapping[str, str] | None
-    """What the handler finds in `ctx.headers`."""
-    timeout: Duration | None
-    """How long to wait, seconds or timedelta, before `TimeoutError`; the invocation goes on. None: the client's."""
-
-
-class SendOptions(CallOptions, total=False):
-    """Options of `send`."""
-
-    delay: Duration | None
-    """When to begin: so many seconds, or a timedelta, from now."""
-
-
-class InvocationDescription(msgspec.Struct, frozen=True):
-    """What is known of an invocation. Times are RFC 3339; bytes in the journal are base64."""
-
-    id: str
-    target: str
-    service: str
-    handler: str
-    key: str | None
-    handler_kind: str
-    status: str
-    """scheduled, inboxed, running, backing-off, suspended, paused or completed"""
-    created_at: str
-    started_at: str | None = None
-    attempts: int = 0
-    failures: int = 0
-    """Failed attempts in a row."""
-    last_failure: dict[str, Any] | None = None
-    retry_at: str | None = None
-    scheduled_for: str | None = None
-    completed_at: str | None = None
-    result: dict[str, Any] | None = None
-    waiting_for: dict[str, Any] | None = None
-    ahead: int | None = None
-    """How many are before it in its object's inbox."""
-    idempotency_key: str | None = None
-    caller: str | None = None
-    restarted_from: str | None = None
-    journal: list[dict[str, Any]] = []
-
-
-# ---- operations and serdes from what users give
-
-
-def _invoke(
-    handler: Callable[..., Any] | str,
-    arg: Any,
-    type: Any = None,
-    *,
-    key: str | None = None,
-    idempotency_key: str | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> tuple[op.Invoke, Serde[Any]]:
-    """The call, and the serde of its result."""
-    reference = resolve_handler(handler)
-    definition = reference.definition
-    if definition is None:
-        body, content_type = _written(arg)
-    else:
-        _check_key(reference.service, definition.kind, key)
-        body = definition.body(arg)
-        content_type = definition.input.content_type if body else None
-    fields = tuple((name.lower(), value) for name, value in headers.items()) if headers else ()
-    call = op.Invoke(reference.service, reference.handler, key, body, content_type, fields, idempotency_key)
-    return call, serde_for(type) if type is not None or definition is None else definition.output
-
-
-def _send(
-    handler: Callable[..., Any] | str, arg: Any, delay: Duration | None = None, **options: Any
-) -> tuple[op.Send, Serde[Any]]:
-    call, serde = _invoke(handler, arg, **options)
-    seconds = _seconds(delay)
-    return op.Send(call, None if seconds is None else int(seconds * 1000)), serde
-
-
-def _check_key(service: str, kind: HandlerKind, key: str | None) -> None:
-    if kind is HandlerKind.PLAIN:
-        if key is not None:
-            raise Invalid(f"{service} is a service and has no keys: leave out key=")
-    elif not key:
-        raise Invalid(f"{service} needs key=: which object or workflow to call")
-
-
-def _written(value: Any) -> tuple[bytes, str | None]:
-    """A value of which only itself is known: bytes as they are, None as nothing, everything else as its class."""
-    if value is None:
-        return b"", None
-    serde = serde_for(None if value.__class__ in _PLAIN else value.__class__)
-    return serde.serialize(value), serde.content_type
-
-
-_PLAIN = frozenset({bool, int, float, str, list, dict, tuple})
-
-
-def _seconds(duration: Duration | None) -> float | None:
-    if isinstance(duration, timedelta):
-        duration = duration.total_seconds()
-    if duration is not None and duration < 0:
-        raise Invalid(f"a duration must not be negative: {duration} seconds")
-    return duration
-
-
-def _workflow_name(workflow: Workflow | Callable[..., Any] | str) -> str:
-    if isinstance(workflow, Workflow):
-        return workflow.name
-    if isinstance(workflow, str) and "/" not in workflow:
-        return workflow
-    return resolve_handler(workflow).service
-
-
-def _main_of(workflow: Workflow | Callable[..., Any] | str) -> Callable[..., Any] | str:
-    """A workflow's main, as `_invoke` takes it. Of a name alone: its handler `run`."""
-    if isinstance(workflow, Workflow):
-        return next(each.fn for each in workflow.handlers.values() if each.kind is HandlerKind.WORKFLOW)
-    return f"{workflow}/run" if isinstance(workflow, str) and "/" not in workflow else workflow
-
-
-def _output_of(workflow: Workflow | Callable[..., Any] | str, type: Any) -> Serde[Any]:
-    if type is not None or isinstance(workflow, str):
-        return serde_for(type)
-    definition = resolve_handler(_main_of(workflow)).definition
-    return serde_for(None) if definition is None else definition.output
-
-
-def _object_name(service: VirtualObject | Workflow | str) -> str:
-    return service if isinstance(service, str) else service.name
-
-
-def _described(facts: dict[str, Any]) -> InvocationDescription:
-    return msgspec.convert(facts, InvocationDescription)
-
-
-# ---- asyncio
-
-
-class Backend(Protocol):
-    """Carries operations out."""
-
-    async def execute(self, operation: Operation[R], timeout: float | None) -> R:
-        """The answer, or an error of `perdure.errors`; `TimeoutError` after `timeout` seconds."""
-        ...
-
-
-class AsyncOperations:
-    """The methods that `Client` and `Engine` share."""
-
-    _backend: Backend
-    _timeout: float | None = None
-
-    async def _do(self, operation: Operation[R], timeout: Duration | None = None) -> R:
-        return await self._backend.execute(operation, self._timeout if timeout is None else _seconds(timeout))
-
-    @overload
-    async def call(
-        self, handler: Callable[[Any], Awaitable[R]], arg: None = None, /, **options: Unpack[CallOptions]
-    ) -> R: ...
-    @overload
-    async def call(self, handler: Callable[[Any, A], Awaitable[R]], arg: A, /, **options: Unpack[CallOptions]) -> R: ...
-    @overload
-    async def call(self, handler: Callable[[Any], R], arg: None = None, /, **options: Unpack[CallOptions]) -> R: ...
-    @overload
-    async def call(self, handler: Callable[[Any, A], R], arg: A, /, **options: Unpack[CallOptions]) -> R: ...
-    @overload
-    async def call(
-        self,
-        handler: Callable[..., Any] | str,
-        arg: Any = None,
-        /,
-        *,
-        type: type[R],
-        **options: Unpack[CallOptions],
-    ) -> R: ...
-    @overload
-    async def call(
-        self, handler: str, arg: Any = None, /, *, type: Any = None, **options: Unpack[CallOptions]
-    ) -> Any: ...
-    async def call(
-        self,
-        handler: Callable[..., Any] | str,
-        arg: Any = None,
-        /,
-        *,
-        type: Any = None,
-        timeout: Duration | None = None,
-        **options: Any,
-    ) -> Any:
-        """Calls a handler and waits for its result.
-
-        `handler` is a decorated function, whose annotations type the argument and the result, or "Service/handler",
-        whose result is plain JSON or of `type`. Options are described at `CallOptions`. Raises the handler's
-        `TerminalError`; `NotFound`, `Invalid`, `Overloaded`... if the call was not accepted; `TimeoutError`.
-        """
-        call, serde = _invoke(handler, arg, type, **options)
-        return serde.deserialize(await self._do(call, timeout))
-
-    @overload
-    async def send(
-        self, handler: Callable[[Any], Awaitable[R]], arg: None = None, /, **options: Unpack[SendOptions]
-    ) -> "ClientInvocation[R]": ...
-    @overload
-    async def send(
-        self, handler: Callable[[Any, A], Awaitable[R]], arg: A, /, **options: Unpack[SendOptions]
-    ) -> "ClientInvocation[R]": ...
-    @overload
-    async def send(
-        self, handler: Callable[[Any], R], arg: None = None, /, **options: Unpack[SendOptions]
-    ) -> "ClientInvocation[R]": ...
-    @overload
-    async def send(
-        self, handler: Callable[[Any, A], R], arg: A, /, **options: Unpack[SendOptions]
-    ) -> "ClientInvocation[R]": ...
-    @overload
-    async def send(
-        self, handler: str, arg: Any = None, /, **options: Unpack[SendOptions]
-    ) -> "ClientInvocation[Any]": ...
-    async def send(
-        self, handler: Callable[..., Any] | str, arg: Any = None, /, *, timeout: Duration | None = None, **options: Any
-    ) -> "ClientInvocation[Any]":
-        """Has a handler called, maybe after a `delay`, and waits only until that is durable."""
-        send, serde = _send(handler, arg, **options)
-        receipt = await self._do(send, timeout)
-        return ClientInvocation(self, receipt.id, serde, fresh=receipt.fresh)
-
-    @overload
-    def invocation(self, id: str, type: type[T]) -> "ClientInvocation[T]": ...
-    @overload
-    def invocation(self, id: str, type: Any = None) -> "ClientInvocation[Any]": ...
-    def invocation(self, id: str, type: Any = None) -> "ClientInvocation[Any]":
-        """A handle on an invocation, whose result is of `type`. Not a coroutine."""
-        return ClientInvocation(self, id, serde_for(type))
-
-    def workflow(self, workflow: Workflow | Callable[..., Any] | str, key: str, type: Any = None) -> "ClientWorkflow":
-        """A handle on the workflow of that key, started or not. Not a coroutine."""
-        return ClientWorkflow(self, workflow, key, type)
-
-    async def resolve_awakeable(self, id: str, value: Any = None) -> None:
-        """Completes an awakeable with a value. The first completion counts."""
-        await self._do(op.CompleteAwakeable(id, Value(_written(value)[0])))
-
-    async def reject_awakeable(self, id: str, message: str, code: int = 500) -> None:
-        """Fails an awakeable: whoever awaits it gets a `TerminalError`."""
-        await self._do(op.CompleteAwakeable(id, Failure(code, message)))
-
-    def state(self, service: VirtualObject | Workflow | str, key: str) -> "ClientState":
-        """The state of an object or a workflow. Not a coroutine."""
-        return ClientState(self, _object_name(service), key)
-
-
-class ClientInvocation(Generic[T]):
-    """An invocation, by its `id`. `fresh` is False if sending it found that it had been sent before."""
-
-    def __init__(self, client: AsyncOperations, id: str, serde: Serde[Any], *, fresh: bool = True) -> None:
-        self._client = client
-        self._serde = serde
-        self.id = id
-        self.fresh = fresh
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.id!r})"
-
-    async def attach(self, *, timeout: Duration | None = None) -> T:
-        """Waits for the result; raises the invocation's `TerminalError`, or `NotFound`."""
-        return self._serde.deserialize(await self._client._do(op.Attach(self.id), timeout))  # type: ignore[no-any-return]
-
-    async def output(self) -> T:
-        """The result if there is one; raises `NotReady` while there is none, otherwise as `attach`."""
-        return self._serde.deserialize(await self._client._do(op.Output(self.id)))  # type: ignore[no-any-return]
-
-    async def signal(self, name: str, value: Any = None) -> None:
-        """Sends it a named signal, for `ctx.signal(name)`."""
-        await self._client._do(op.SendSignal(self.id, name, _written(value)[0]))
-
-    async def cancel(self) -> None:
-        """Asks it to stop: its handler sees a cancellation. Raises `Conflict` if it is completed."""
-        await self._client._do(op.Control(self.id, "cancel"))
-
-    async def kill(self) -> None:
-        """Ends it now, without its code. Raises `Conflict` if it is completed."""
-        await self._client._do(op.Control(self.id, "kill"))
-
-    async def pause(self) -> None:
-        """Stops running it until it is resumed."""
-        await self._client._do(op.Control(self.id, "pause"))
-
-    async def resume(self) -> None:
-        """Runs it on, now."""
-        await self._client._do(op.Control(self.id, "resume"))
-
-    async def purge(self, *, journal_only: bool = False) -> None:
-        """Forgets it, or its journal. Raises `Conflict` if it is not completed."""
-        await self._client._do(op.Control(self.id, "purge-journal" if journal_only else "purge"))
-
-    async def restart(self, *, keep: int = 1) -> "ClientInvocation[T]":
-        """Runs it again as a new invocation that keeps the first `keep` entries of its journal (1: the input)."""
-        id = await self._client._do(op.Control(self.id, "restart-as-new", keep))
-        return ClientInvocation(self._client, id or "", self._serde)
-
-    async def describe(self) -> InvocationDescription:
-        """Everything known of it: status, attempts, the last failure, the journal."""
-        return _described(await self._client._do(op.Describe(self.id)))
-
-
-class ClientWorkflow:
-    """The workflow of one key."""
-
-    def __init__(
-        self, client: AsyncOperations, workflow: Workflow | Callable[..., Any] | str, key: str, type: Any
-    ) -> None:
-        self._client = client
-        self._workflow = workflow
-        self._name = _workflow_name(workflow)
-        self._serde = _output_of(workflow, type)
-        self.key = key
-
-    async def submit(self, arg: Any = None, /, **options: Unpack[SendOptions]) -> ClientInvocation[Any]:
-        """Starts it, unless it was started before (then `fresh` is False), and does not wait for it."""
-        return await self._client.send(_main_of(self._workflow), arg, key=self.key, **options)  # type: ignore
-
-    async def attach(self, *, timeout: Duration | None = None) -> Any:
-        """Waits for the result of its main."""
-        return self._serde.deserialize(await self._client._do(op.WorkflowResult(self._name, self.key, True), timeout))
-
-    async def output(self) -> Any:
-        """The result of its main if there is one; raises `NotReady` while there is none."""
-        return self._serde.deserialize(await self._client._do(op.WorkflowResult(self._name, self.key, False)))
-
-
-class ClientState:
-    """The state of one object or workflow, read and edited from outside its handlers."""
-
-    def __init__(self, client: AsyncOperations, service: str, key: str) -> None:
-        self._client = client
-        self._service = service
-        self._key = key
-
-    async def get(self, name: str, type: Any = None, default: Any = None) -> Any:
-        """The value of a key of the state, or `default`."""
-        return _state_value(await self._client._do(op.ReadState(self._service, self._key)), name, type, default)
-
-    async def keys(self) -> list[str]:
-        """The keys that have a value, sorted."""
-        return sorted(await self._client._do(op.ReadState(self._service, self._key)))
-
-    async def set(self, name: str, value: Any) -> None:
-        """Gives a key a value, in turn with the exclusive handlers of this object."""
-        await self._client._do(op.ChangeState(self._service, self._key, {name: _written(value)[0]}))
-
-    async def clear(self, name: str, *more: str) -> None:
-        """Forgets keys, in turn with the exclusive handlers of this object."""
-        await self._client._do(op.ChangeState(self._service, self._key, dict.fromkeys((name, *more))))
-
-    async def clear_all(self) -> None:
-        """Forgets the whole state, in turn with the exclusive handlers of this object."""
-        await self._client._do(op.ChangeState(self._service, self._key, {}, replace=True))
-
-
-def _state_value(state: dict[str, bytes], name: str, type: Any, default: Any) -> Any:
-    value = state.get(name)
-    return default if value is None else serde_for(type).deserialize(value)
-
-
-class Client(AsyncOperations):
+class Client(Caller):
     """Calls handlers of an engine over HTTP, from asyncio.
 
     `admin_url` is needed for what people do to invocations and state (cancel, kill, describe, ...). `token` goes
@@ -439,7 +55,7 @@ class Client(AsyncOperations):
         timeout: Duration | None = None,
         retries: int = 5,
     ) -> None:
-        self._timeout = _seconds(timeout)
+        self._timeout = in_seconds(timeout)
         self._http = _HttpBackend(_Addresses(ingress_url, admin_url, token), retries)
         self._backend = self._http
 
@@ -549,9 +165,9 @@ class SyncClient:
         retries: int = 5,
     ) -> None:
         self._http = _BlockingBackend(_Addresses(ingress_url, admin_url, token), retries)
-        self._inner = AsyncOperations()
+        self._inner = Caller()
         self._inner._backend = self._http
-        self._inner._timeout = _seconds(timeout)
+        self._inner._timeout = in_seconds(timeout)
 
     def __enter__(self) -> "SyncClient":
         return self
@@ -701,7 +317,7 @@ class SyncClientWorkflow:
         self._inner = inner
         self.key = inner.key
 
-    def submit(self, arg: Any = None, /, **options: Unpack[SendOptions]) -> SyncClientInvocation[Any]:
+    def submit(self, arg: Any = None, /, **options: Unpack[SubmitOptions]) -> SyncClientInvocation[Any]:
         """Starts it, unless it was started before (then `fresh` is False), and does not wait for it."""
         return SyncClientInvocation(_now(self._inner.submit(arg, **options)))
 
