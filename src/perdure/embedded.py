@@ -226,7 +226,7 @@ def _check_object(node: Node, name: str) -> None:
 
 
 def _value(outcome: Answer | Refused) -> bytes:
-    if outcome.__class__ is Refused:
+    if isinstance(outcome, Refused):
         raise refusal(outcome.status, outcome.message)
     result = outcome.result
     if result.__class__ is Value:

@@ -187,8 +187,8 @@ def check_ledger(ledger: pathlib.Path, invocations: int) -> None:
     order: dict[int, int] = {}  # completion id -> place of the step in the handler; the first three run side by side
     reached: dict[str, int] = {}
     lines = [line.split() for line in ledger.read_text().splitlines()]
-    for place, completion_id in enumerate(sorted({int(token.rpartition("-")[2]) for _, token in lines})):
-        order[completion_id] = max(0, place - 2)
+    for place, identity in enumerate(sorted({int(token.rpartition("-")[2]) for _, token in lines})):
+        order[identity] = max(0, place - 2)
     assert len(order) == 5, order
     for kind, token in lines:
         invocation, _, completion_id = token.rpartition("-")

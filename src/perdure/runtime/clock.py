@@ -24,7 +24,7 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clock, over an event loop's timers."""
 
-    LONGEST_MS = 24 * 60 * 60 * 1000  # loops refuse very long delays; looking again once a day costs nothing
+    LONGEST_MS = 60_000  # the loop's clock stands still while a machine sleeps, so look at the real one every minute
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -40,7 +40,7 @@ class SystemClock:
 
 
 class _Again:
-    """A timer too far away for the loop: waits in stretches."""
+    """A timer far away: waits in stretches."""
 
     def __init__(self, clock: SystemClock, at_ms: int, callback: Callable[[], None]) -> None:
         self._clock = clock

@@ -1,0 +1,178 @@
+"""The server: stores, node, ingress and admin listeners put together from a `Config`, and taken apart in order."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import perdure
+from perdure.assembly import LocalNode, assemble
+from perdure.config import Config
+from perdure.embedded import open_data_dir
+from perdure.errors import PerdureError
+from perdure.sdk.app import App
+from perdure.web.admin import Admin
+from perdure.web.ingress import Ingress
+from perdure.web.listener import Listener
+
+__all__ = ["Server", "new_event_loop", "run"]
+
+_AFTER_STOP_SECONDS = 1.0  # for the last answers, which say that the engine has stopped, to be sent
+
+
+class Server:
+    """Serves `apps` as `config` says, from `start` until `stop`."""
+
+    def __init__(self, config: Config, apps: Sequence[App]) -> None:
+        self._config = config
+        self._apps = apps
+        self._node: LocalNode | None = None
+        self.failure: BaseException | None = None
+        """Why it had to stop by itself, if it had to."""
+        self.stopping = asyncio.Event()
+        """Set when it has been asked to stop, or has to."""
+        self.ingress: Listener | None = None
+        self.admin: Listener | None = None
+
+    async def start(self) -> None:
+        """Returns when requests are served. Raises `StorageError` and `PortInUse`."""
+        config = self._config
+        stores = open_data_dir(Path(config.data_dir), config.partitions)
+        try:
+            node = assemble(
+                self._apps,
+                stores,
+                attempt_limit=config.attempt_limit,
+                failed=self._failed,
+                lag_threshold=config.lag_threshold_seconds,
+            )
+        except BaseException:
+            for store in stores:
+                store.close()
+            raise
+        try:
+            self._listen(node)
+            await node.start()
+        except BaseException:
+            self._close_listeners()
+            node.close()
+            raise
+        self._node = node
+
+    def _listen(self, node: LocalNode) -> None:
+        """From here on `/health` answers, with 503 until the node is ready."""
+        config = self._config
+        ingress = Ingress(
+            node, request_size_limit=config.request_size_limit, concurrency_limit=config.concurrency_limit
+        )
+        self.ingress = Listener(ingress, config.host, config.ingress_port)
+        admin = Admin(
+            node,
+            version=perdure.__version__,
+            ingress_endpoint=lambda: self.ingress.url if self.ingress is not None else None,
+            request_size_limit=config.request_size_limit,
+        )
+        self.admin = Listener(admin, config.host, config.admin_port)
+        sockets = [self.ingress.bind()]
+        try:
+            sockets.append(self.admin.bind())
+        except BaseException:
+            sockets[0].close()
+            raise
+        for listener, bound in zip((self.ingress, self.admin), sockets, strict=True):
+            listener.start(bound)
+
+    def _failed(self, error: BaseException) -> None:
+        self.failure = error
+        self.stopping.set()
+
+    async def stop(self) -> None:
+        """Takes no more requests, lets those that are open end, lets handlers come to rest, lets go of the stores.
+
+        Whoever still waits for a result is answered 503 and told that the invocation goes on.
+        """
+        self.stopping.set()
+        self._close_listeners()
+        drain = self._config.drain_seconds if self.failure is None else 0.0
+        await self._drained(drain)
+        if self._node is not None:
+            await self._node.stop(self._config.stop_grace_seconds)
+        await self._drained(_AFTER_STOP_SECONDS)
+
+    def _close_listeners(self) -> None:
+        for listener in (self.ingress, self.admin):
+            if listener is not None:
+                listener.close()
+
+    async def _drained(self, seconds: float) -> None:
+        listeners = [listener for listener in (self.ingress, self.admin) if listener is not None]
+        await asyncio.gather(*(listener.closed(seconds) for listener in listeners))
+
+    def describe(self) -> str:
+        """One line: where it listens, where it stores, what it serves."""
+        assert self.ingress is not None and self.admin is not None
+        services = ", ".join(name for app in self._apps for name in app.services)
+        return f"ingress {self.ingress.url}, admin {self.admin.url}, data {self._config.data_dir}, serving {services}"
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's, where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def run(config: Config, apps: Sequence[App], announce: Callable[[str], None], since: float | None = None) -> None:
+    """Serves until SIGTERM or SIGINT, then stops in order; a second signal ends the process at once.
+
+    `announce` is given one line when the server is ready. Raises `PerdureError` if it cannot start, or had to stop.
+    """
+    began = time.monotonic() if since is None else since
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_serve(config, apps, announce, began))
+
+
+async def _serve(config: Config, apps: Sequence[App], announce: Callable[[str], None], began: float) -> None:
+    server = Server(config, apps)
+    with _signals(server.stopping):
+        await server.start()
+        announce(f"perdure {perdure.__version__} ready in {time.monotonic() - began:.2f} s: {server.describe()}")
+        await server.stopping.wait()
+        if server.failure is None:
+            announce("perdure stopping: waiting for open requests and running handlers; once more to stop at once")
+        await server.stop()
+    if server.failure is not None:
+        raise PerdureError(f"the engine has stopped: {server.failure}") from server.failure
+    announce("perdure stopped")
+
+
+@contextlib.contextmanager
+def _signals(stopping: asyncio.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set `stopping`, the second one ends the process."""
+    loop = asyncio.get_running_loop()
+
+    def told(number: int) -> None:
+        if stopping.is_set():
+            os._exit(128 + number)
+        stopping.set()
+
+    handled = (signal.SIGTERM, signal.SIGINT)
+    previous = {number: signal.getsignal(number) for number in handled}
+    for number in handled:
+        if sys.platform == "win32":
+            signal.signal(number, lambda number, _: loop.call_soon_threadsafe(told, number))
+        else:
+            loop.add_signal_handler(number, told, number)
+    try:
+        yield
+    finally:
+        for number in handled:
+            if sys.platform != "win32":
+                loop.remove_signal_handler(number)
+            signal.signal(number, previous[number])
