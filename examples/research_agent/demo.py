@@ -153,7 +153,7 @@ class Driver:
 def demonstrate(options: argparse.Namespace, console: Console, directory: Path) -> Outcome:
     """Run the demo in a directory and weigh what the witnesses say."""
     loopback = options.loopback or not ("OPENAI_API_KEY" in os.environ or "OPENAI_BASE_URL" in os.environ)
-    latency, pause = ((0.03, 0.08), 0.05) if options.fast else ((0.1, 0.35), 0.4)
+    latency, pause = ((0.03, 0.08), 0.05) if options.fast else ((0.1, 0.4), 0.8)
     ledger = Reader(directory / "ledger.jsonl")
     environment = {VARIABLE: str(ledger.path)}
     model = Model(directory, latency, FAULTS) if loopback else None

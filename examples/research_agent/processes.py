@@ -56,7 +56,9 @@ class Process:
         self.name = name
         self.log = log
         self._command = command
-        self._environment = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
+        # The settings that a developer has made for perdure elsewhere are not those of the demo.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PERDURE_")}
+        self._environment = {**inherited, **environment, "PYTHONUNBUFFERED": "1"}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -132,7 +134,7 @@ class Server(Process):
     def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
         self.ingress = free_port()
         self.admin = free_port()
-        command = [sys.executable, "-c", "from perdure.cli import main; main()"]
+        command = [sys.executable, "-m", "perdure"]
         command += ["serve", "examples.research_agent.agent:app", "--data-dir", str(directory / "data"), "--host", HOST]
         command += ["--ingress-port", str(self.ingress), "--admin-port", str(self.admin)]
         super().__init__("perdure serve", command, directory / "server.log", environment)

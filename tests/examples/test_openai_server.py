@@ -222,6 +222,9 @@ def test_delay(server: OpenAIServer, client: openai.OpenAI) -> None:
     started = time.monotonic()
     ask(client)
     assert time.monotonic() - started >= 0.2
+    while server.requests[0].outcome == "in progress":
+        time.sleep(0.01)
+    assert [seen.outcome for seen in server.requests] == ["abandoned", "answered"]
 
 
 @pytest.mark.parametrize("cut_after", [0, 40])

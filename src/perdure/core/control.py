@@ -207,7 +207,8 @@ def restart(turn: Turn, command: Restart) -> None:
     number = turn.tables.count("number")
     turn.tables.put(INVOCATION_ID, lifecycle.id_key(command.new_id), number)
     for entry in _prefix(entries, command.keep):
-        turn.tables.append(number, turn.at, entry)
+        # A notification keeps its time: it is the journal's clock, and a store keeps it once.
+        turn.tables.append(number, entry.at if isinstance(entry, Completion | Signal) else turn.at, entry)
     fresh = Invocation(
         number,
         command.new_id,

@@ -182,7 +182,9 @@ def start(turn: Turn, invocation: Invocation, journal: ReplayedJournal | None = 
     status = changes.pop("status")
     if invocation.started_at is None:
         changes["started_at"] = turn.at
-    invocation = move(turn, invocation, status, attempts=invocation.attempts + 1, **changes)
+    before = invocation.status
+    numbered = type(before) is Invoked and before.retry_at is not None  # it backed off: `fail` counted this attempt
+    invocation = move(turn, invocation, status, attempts=invocation.attempts + (not numbered), **changes)
     entries = (
         tuple(entry for _, entry in turn.tables.journal(invocation.number)) if journal is None else journal.entries
     )

@@ -35,7 +35,7 @@ def _tick(turn: Turn, command: c.Tick) -> None:
 
 def _deliver(turn: Turn, command: c.Deliver) -> None:
     if delivery.deliver(turn, command):
-        turn.local.append(command.message)
+        turn.post_local(command.message)
 
 
 HANDLERS: dict[type[Any], Callable[[Turn, Any], None]] = {
@@ -79,8 +79,7 @@ def apply(tables: Tables, command: c.PartitionCommand) -> list[Action]:
     """Make one command happen. The actions are for after the batch is on disk."""
     turn = Turn(tables, command.at)
     HANDLERS[type(command)](turn, command)
-    local = turn.local
-    while local:
-        message = local.popleft()
+    while turn.local:
+        message = turn.local.popleft()
         MESSAGES[type(message)](turn, message)
     return turn.actions

@@ -23,15 +23,21 @@ class Turn:
         self.tables = tables
         self.at = at
         self.actions: list[Action] = []
-        self.local: deque[Message] = deque()
+        self.local: deque[Message] | None = None  # few commands post anything
 
     def post(self, invocation: bytes, message: Message) -> None:
         """Hand a message to the partition that owns `invocation`: this one now, another one through the outbox."""
         tables = self.tables
         destination = partition_of(invocation, tables.partitions)
         if destination == tables.index:
-            self.local.append(message)
+            self.post_local(message)
             return
         position = tables.count(f"sent:{destination}")
         tables.put(OUTBOX, (destination, position), message)
         self.actions.append(Send(destination, position, message))
+
+    def post_local(self, message: Message) -> None:
+        """Have a message applied here, behind the command that is being applied."""
+        if self.local is None:
+            self.local = deque()
+        self.local.append(message)

@@ -8,6 +8,7 @@ sleep do not keep the next one from running.
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from perdure.model import entries as e
@@ -161,7 +162,7 @@ class Invoker:
             status.step_attempts,
             live.info.retry_policy,
         )
-        live.duplex = self._transport.open(start, lambda message: self._receive(live, message))
+        live.duplex = self._transport.open(start, partial(self._receive, live))
         live.duplex.begin()
 
     def loaded(self, partition: int, action: StartAttempt) -> bool:

@@ -11,6 +11,7 @@ was not stored was ever promised.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -95,10 +96,8 @@ class PartitionLoop:
 
     def _written(self, error: BaseException | None) -> None:
         """Called by the store, from any thread."""
-        try:
+        with contextlib.suppress(RuntimeError):  # the event loop is gone, and with it everyone who could be told
             self._loop.call_soon_threadsafe(self._committed, error)
-        except RuntimeError:
-            pass  # the event loop is gone, and with it everyone who could be told
 
     def _committed(self, error: BaseException | None) -> None:
         self._busy = False

@@ -89,8 +89,8 @@ class Node:
         """Take no more work, let handlers come to rest for `grace` seconds, store what they said, let go."""
         self.ready = False
         deadline = self._loop.time() + grace
-        while not self.invoker.drain() and self.failure is None and self._loop.time() < deadline:
-            await asyncio.sleep(0.01)  # noqa: ASYNC110 - a stop looks a few times, and needs no event of its own
+        while not self.invoker.drain() and self.failure is None and self._loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # a stop looks a few times, and needs no event of its own
         self.invoker.abort_all()
         for partition in self.partitions:
             await partition.quiet()

@@ -397,7 +397,7 @@ class HandlerRun:
                 retry,
                 serde,
                 self.start.step_attempts.get(completion_id, 0),
-                f"{self.invocation_id}-{completion_id}",
+                self.start.id,
                 self._step_done,
             )
             self.steps[completion_id] = step

@@ -164,7 +164,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
     # asyncio.AbstractEventLoop
 
     def call_soon(
-        self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: contextvars.Context | None = None
+        self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> Any:
         item = _Ready(callback, args, context)
         if not self._closed:
@@ -175,7 +175,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         self,
         delay: float,
         callback: Callable[[Unpack[Ts]], object],
-        *args: Unpack[Ts],
+        *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> Any:
         return self.call_at(self._clock() + delay, callback, *args, context=context)
@@ -184,7 +184,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         self,
         when: float,
         callback: Callable[[Unpack[Ts]], object],
-        *args: Unpack[Ts],
+        *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> Any:
         return self.timer(when, callback, args, context or contextvars.copy_context(), "")
@@ -208,7 +208,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         return timer
 
     def call_soon_threadsafe(
-        self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: contextvars.Context | None = None
+        self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> Any:
         if not self._pumping:
             raise NonDurableOperation("waking a handler from another thread (call_soon_threadsafe)")
@@ -245,7 +245,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
     def get_task_factory(self) -> Any:
         return self._task_factory
 
-    def run_in_executor(self, executor: Any, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> "asyncio.Future[T]":
+    def run_in_executor(self, executor: Any, func: Callable[[Unpack[Ts]], T], *args: *Ts) -> "asyncio.Future[T]":
         """Runs `func` at once, on this thread: a thread's timing is nothing that replays."""
         future = self.create_future()
         try:

@@ -12,10 +12,11 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import Executor
 from types import FunctionType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from perdure.errors import RetryableError, TerminalError
 from perdure.model.entries import Failure, Value
+from perdure.model.ids import format_invocation_id
 from perdure.model.invocation import AttemptFailure
 from perdure.model.services import RetryPolicy
 from perdure.sdk.serde import Serde, SerdeError, serde_for
@@ -54,16 +55,27 @@ class Host(Protocol):
     def chance(self) -> float: ...
 
 
-class StepInfo(NamedTuple):
+class StepInfo:
     """What a step can know of itself: `name`, `attempt` (1, 2, ...), `token`.
 
     The token is the same for every attempt of this step and different for every other step of every invocation:
     hand it to the world as an idempotency key.
     """
 
-    name: str
-    attempt: int
-    token: str
+    __slots__ = ("_identity", "attempt", "name")
+
+    def __init__(self, name: str, attempt: int, identity: tuple[bytes, int]) -> None:
+        self.name = name
+        self.attempt = attempt
+        self._identity = identity
+
+    @property
+    def token(self) -> str:
+        invocation, completion_id = self._identity
+        return f"{format_invocation_id(invocation)}-{completion_id}"
+
+    def __repr__(self) -> str:
+        return f"StepInfo(name={self.name!r}, attempt={self.attempt}, token={self.token!r})"
 
 
 _CURRENT: contextvars.ContextVar[StepInfo | None] = contextvars.ContextVar("perdure_step", default=None)
@@ -108,6 +120,7 @@ class Step:
         "completion_id",
         "context",
         "fn",
+        "invocation",
         "is_async",
         "kwargs",
         "name",
@@ -118,7 +131,6 @@ class Step:
         "started_at",
         "task",
         "timer",
-        "token",
         "tries",
     )
 
@@ -132,7 +144,7 @@ class Step:
         retry: RetryPolicy | None,
         serde: Serde[Any],
         tries: int,
-        token: str,
+        invocation: bytes,
         report: "Callable[[Step, Value | Failure | Exception], None]",
     ) -> None:
         self.completion_id = completion_id
@@ -143,7 +155,7 @@ class Step:
         self.retry = retry
         self.serde = serde
         self.tries = tries
-        self.token = token
+        self.invocation = invocation
         self.report = report
         self.is_async = _is_async(fn)
         self.context = contextvars.copy_context()
@@ -160,7 +172,7 @@ class Step:
         self.tries += 1
         if self.started_at is None:
             self.started_at = host.now_ms()
-        self.context.run(_CURRENT.set, StepInfo(self.name, self.tries, self.token))
+        self.context.run(_CURRENT.set, StepInfo(self.name, self.tries, (self.invocation, self.completion_id)))
         self.task = asyncio.Task(self._execute(host), loop=host.loop, name=f"step {self.name}", context=self.context)
 
     def back_off(self, host: Host, delay_ms: int, again: "Callable[[Step], None]") -> None:

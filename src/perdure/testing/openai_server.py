@@ -297,7 +297,6 @@ class OpenAIApp:
         except (ConnectionError, asyncio.CancelledError):
             seen.outcome = "abandoned"
             raise
-        seen.outcome = "answered"
 
     async def _answer(self, request: ChatRequest, seen: SeenRequest, raw: bytes, send: Send) -> None:
         fault = self._strike(seen.number, raw.decode("utf-8", "replace"))
@@ -311,9 +310,13 @@ class OpenAIApp:
             reply = self.policy(request)
         except Exception as error:
             raise _ClientError(500, f"the policy failed: {error!r}") from error
+        # Said before the last byte leaves: whoever has the whole answer must not find it "in progress".
         if request.stream:
             await _send_stream(send, _chunks(request, reply, seen.body_hash), fault.cut_after)
+            seen.outcome = "answered"
+            await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
         else:
+            seen.outcome = "answered"
             await _send_json(send, _completion(request, reply, seen.body_hash), cut_after=fault.cut_after)
 
     def _strike(self, number: int, body: str) -> Fault:
@@ -500,6 +503,7 @@ async def _send_error(send: Send, error: _ClientError) -> None:
 
 
 async def _send_stream(send: Send, chunks: Iterator[JSON], cut_after: int | None) -> None:
+    """Everything but the end of the stream, which is the caller's to say."""
     await _start(send, 200, {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"})
     for sent, chunk in enumerate(chunks):
         if sent == cut_after:
@@ -509,7 +513,6 @@ async def _send_stream(send: Send, chunks: Iterator[JSON], cut_after: int | None
         await asyncio.sleep(0)
     if cut_after is not None:
         raise ConnectionCut
-    await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
 
 
 # -- the runner: HTTP/1.1 with keep-alive, on asyncio streams --------------------------------------
@@ -518,7 +521,8 @@ async def _send_stream(send: Send, chunks: Iterator[JSON], cut_after: int | None
 class _Response:
     """The `send` side of one exchange. The head waits for the first piece of the body, which tells how to frame it."""
 
-    def __init__(self, writer: asyncio.StreamWriter, *, keep_alive: bool) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, keep_alive: bool) -> None:
+        self.reader = reader
         self.writer = writer
         self.keep_alive = keep_alive
         self.done = False
@@ -526,6 +530,8 @@ class _Response:
         self._chunked = False
 
     async def send(self, event: Event) -> None:
+        if self.reader.at_eof():  # a write to somebody who has left seems to succeed
+            raise ConnectionResetError("the client left before its answer")
         if event["type"] == "http.response.start":
             self._start = event
             return
@@ -608,7 +614,7 @@ async def _exchange(app: AsgiApp, reader: asyncio.StreamReader, writer: asyncio.
         return next(events, {"type": "http.disconnect"})
 
     keep_alive = version == "HTTP/1.1" and fields.get(b"connection", b"").lower() != b"close"
-    response = _Response(writer, keep_alive=keep_alive)
+    response = _Response(reader, writer, keep_alive=keep_alive)
     await app(scope, receive, response.send)
     return keep_alive and response.done
 

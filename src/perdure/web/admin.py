@@ -247,7 +247,10 @@ def description_to_json(description: Description) -> dict[str, Any]:
         "caller": None if it.caller is None else format_invocation_id(it.caller),
         "restarted_from": None if it.restarted_from is None else format_invocation_id(it.restarted_from),
         "ahead": description.ahead,
-        "journal": [{"index": index, **_entry(entry)} for index, entry in description.entries],
+        "journal": [
+            {"index": index, "appended_at": format_time_ns(at), **_entry(entry)}
+            for index, (at, entry) in enumerate(description.entries)
+        ],
     }
 
 
@@ -285,17 +288,17 @@ def _time(at: int | None) -> str | None:
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
-    return {"type": type(entry).__name__, **_plain(entry)}
+    return {"kind": type(entry).__name__, **_plain(entry)}
 
 
 def _plain(value: Any) -> dict[str, Any]:
-    """A struct's fields; nested structs say what they are under `type`."""
+    """A struct's fields; nested structs say what they are under `kind`."""
     return {name: _part(getattr(value, name)) for name in value.__struct_fields__}
 
 
 def _part(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
-        return {"type": type(value).__name__, **_plain(value)}
+        return {"kind": type(value).__name__, **_plain(value)}
     if isinstance(value, tuple):
         return [_part(each) for each in value]
     return value

@@ -61,15 +61,17 @@ _NO_SCOPES: Final = "scopes and limit keys need flow control by vqueues, which t
 class _Exchange:
     """What is known of a request, for the error that may come of it."""
 
-    __slots__ = ("accepted", "id", "repeatable")
+    __slots__ = ("accepted", "asked", "id", "repeatable")
 
     def __init__(self) -> None:
         self.accepted: bool | None = False
+        self.asked = False  # the engine was asked to do something
         self.id: InvocationId | None = None
         self.repeatable = False  # sending it twice has the effect of sending it once
 
     def on_accepted(self, id: InvocationId) -> None:
-        self.accepted, self.id = True, id
+        self.accepted = self.asked = True
+        self.id = id
 
 
 class Ingress:
@@ -120,6 +122,8 @@ class Ingress:
         except RequestError as error:
             if isinstance(error, TooLarge) and b"content-length" in request.fields:
                 return Response(413, [_TEXT], b"length limit exceeded")
+            if exchange.asked and self._node.failure is not None:
+                exchange.accepted = None  # the store failed; the last batch may be on disk, or not
             return _error(exchange, error.status, error.message)
         except CallerGone:
             return None
@@ -127,7 +131,7 @@ class Ingress:
             return None
         except Exception:
             logger.exception("%s %s failed", request.method, request.path)
-            if exchange.accepted is False and not exchange.repeatable:
+            if exchange.accepted is False:
                 exchange.accepted = None
             return _error(exchange, 500, "internal error; the server's log says more")
 
@@ -207,8 +211,7 @@ class Ingress:
         finally:
             self._departures.done(waiting)
         if type(outcome) is Answer:
-            return _result(outcome, handler)
-        exchange.accepted = True
+            return _result(outcome, handler, tell_expiry=idempotency_key is not None)
         return _failure(409, "the workflow was started before, and a workflow runs once", (), outcome.id)
 
     async def _send(
@@ -218,8 +221,10 @@ class Ingress:
         delay = query.get("delay") if query else None
         delay_ms = None if delay is None else parse_duration_ms(delay)
         target = Target(service.name, name, handler.kind, key)
+        headers = _forwarded(request)
+        exchange.asked = True
         accepted = await self._node.send(
-            target, body, headers=_forwarded(request), idempotency_key=idempotency_key, delay_ms=delay_ms
+            target, body, headers=headers, idempotency_key=idempotency_key, delay_ms=delay_ms
         )
         return _receipt(accepted)
 
@@ -326,7 +331,7 @@ class Ingress:
         if isinstance(outcome, Answer):
             return _result(outcome, handler)
         if verb == "attach" and outcome.status == 404:
-            return _failure(404, "not found", (), id)
+            return _failure(404, "not found", (), id, accepted=False)
         exchange.accepted, exchange.id = outcome.status == 470, id
         return _error(exchange, outcome.status, outcome.message)
 
@@ -510,19 +515,20 @@ def _preflight(request: Request) -> Response:
     return Response(200, headers)
 
 
-def _result(answer: Answer, handler: HandlerInfo | None) -> Response:
+def _result(answer: Answer, handler: HandlerInfo | None, tell_expiry: bool = True) -> Response:
     """An invocation's result. Without its handler (asked for by id) the content type is not known: JSON."""
     result = answer.result
+    expires_at = answer.expires_at if tell_expiry else None
     if type(result) is not Value:
         assert type(result) is Failure
-        return _failure(result.code, result.message, result.metadata, answer.id, answer.expires_at)
+        return _failure(result.code, result.message, result.metadata, answer.id, expires_at)
     headers = [(b"x-restate-id", format_invocation_id(answer.id).encode())]
     if result.content:
         content_type = "application/json" if handler is None else handler.output_content_type
         if content_type is not None:
             headers.append((b"content-type", content_type.encode("latin-1")))
-    if answer.expires_at is not None:
-        headers.append((b"idempotency-expires", format_time_ms(answer.expires_at).encode()))
+    if expires_at is not None:
+        headers.append((b"idempotency-expires", format_time_ms(expires_at).encode()))
     return Response(200, headers, result.content)
 
 
@@ -535,13 +541,18 @@ def _receipt(accepted: Accepted) -> Response:
 
 
 def _failure(
-    code: int, message: str, metadata: tuple[tuple[str, str], ...], id: bytes, expires_at: int | None = None
+    code: int,
+    message: str,
+    metadata: tuple[tuple[str, str], ...],
+    id: bytes,
+    expires_at: int | None = None,
+    accepted: bool = True,
 ) -> Response:
     """The invocation's own failure: its code is the status, if HTTP has such a status for a response with a body."""
     error: dict[str, Any] = {"code": code, "message": message, "source": "invocation"}
     if metadata:
         error["metadata"] = dict(metadata)
-    error |= {"accepted": True, "retryable": False}
+    error |= {"accepted": accepted, "retryable": False}
     headers = [_FROM_INVOCATION, (b"x-restate-id", format_invocation_id(id).encode())]
     if expires_at is not None:
         headers.append((b"idempotency-expires", format_time_ms(expires_at).encode()))

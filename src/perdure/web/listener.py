@@ -8,6 +8,7 @@ would share the port with whoever has it) and port 0 is a free one.
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import sys
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,8 @@ class Listener:
                 (address[0], self.port), family=family, backlog=_BACKLOG, dualstack_ipv6=dualstack
             )
         except OSError as error:
-            raise PortInUse(f"cannot listen at {self.host}:{self.port}: {error.strerror or error}") from error
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            raise PortInUse(f"cannot listen at {self.host}:{self.port}: {why}") from error
         with contextlib.suppress(OSError):
             bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         bound.setblocking(False)

@@ -1,0 +1,1 @@
+"""The pytest fixture `perdure_engine`."""
