@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +21,7 @@ from tests.cli.processes import COMMAND, ROOT, Served, perdure, serving
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> "pytest.Generator[Served]":
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serving(tmp_path_factory.mktemp("data")) as it:
         yield it
 
@@ -285,16 +286,15 @@ def test_an_orderly_end(tmp_path: Path, number: signal.Signals) -> None:
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with serving(tmp_path) as it:
-        with SyncClient(it.ingress, retries=0) as client:
-            waiting = threading.Thread(target=lambda: pytest.raises(Exception, client.call, served.slow, 60))
-            waiting.start()
-            time.sleep(0.2)
-            it.process.terminate()
-            assert it.process.stdout is not None
-            assert "stopping" in it.process.stdout.readline()
-            it.process.terminate()
-            assert it.process.wait(2) == 128 + signal.SIGTERM
-            waiting.join(5)
+        connection = http.client.HTTPConnection(urlsplit(it.ingress).netloc, timeout=20)
+        connection.request("POST", "/Greeter/slow", b"60", JSON)
+        time.sleep(0.2)
+        it.process.terminate()
+        assert it.process.stdout is not None
+        assert "stopping" in it.process.stdout.readline()
+        it.process.terminate()
+        assert it.process.wait(2) == 128 + signal.SIGTERM
+        connection.close()
 
 
 def test_nothing_is_lost_when_it_is_killed(tmp_path: Path) -> None:

@@ -108,10 +108,9 @@ def _import(name: str) -> Any:
 def _broken(name: str, error: Exception) -> typer.BadParameter:
     """The module is there and fails; its traceback, from its own first line on, is what helps."""
     own = error.__traceback__
-    while own is not None and own.tb_frame.f_code.co_filename.startswith(("<frozen importlib", __file__)):
+    while own is not None and (own.tb_frame.f_code.co_filename == __file__ or "importlib" in str(own.tb_frame)):
         own = own.tb_next
-    if own is None or "importlib" in own.tb_frame.f_code.co_filename:
-        own = error.__traceback__
+    own = own or error.__traceback__
     typer.echo("".join(traceback.format_exception(type(error), error, own)), err=True)
     return typer.BadParameter(f"module {name!r} fails when it is imported: {type(error).__name__}: {error}")
 
