@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from perdure.errors import Invalid
+from perdure.model.ids import format_invocation_id
 from perdure.runtime.clock import Clock, SystemClock
 from perdure.runtime.host import ProcessHost
 from perdure.runtime.node import Node
@@ -15,13 +16,15 @@ from perdure.sdk import driver
 from perdure.sdk.app import App
 from perdure.sdk.service import AnyService
 from perdure.sdk.serving import serve
+from perdure.sdk.steps import Step
 from perdure.storage.base import Storage
 from perdure.transports.inprocess import InProcess
 
-__all__ = ["LocalNode", "assemble"]
+__all__ = ["LAG_SECONDS", "LocalNode", "assemble"]
 
 
 SWITCH_SECONDS = 0.001
+LAG_SECONDS = 1.0  # an event loop held up for longer is worth a word in the log
 
 
 class LocalNode(Node):
@@ -43,7 +46,13 @@ def _who_runs(loop: asyncio.AbstractEventLoop) -> str | None:
     if run is not None:
         return f"handler {run.start.target} ({run.invocation_id})"
     task = asyncio.current_task(loop)
-    return None if task is None else task.get_name()
+    if task is None:
+        return None
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    step = None if frame is None else frame.f_locals.get("self")
+    if isinstance(step, Step):
+        return f"step {step.name!r} of {step.start.target} ({format_invocation_id(step.start.id)})"
+    return task.get_name()
 
 
 def assemble(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import msgspec
 
-from perdure.assembly import LocalNode, assemble
+from perdure.assembly import LAG_SECONDS, LocalNode, assemble
 from perdure.errors import Invalid, NotFound, StorageError, TerminalError, Unavailable
 from perdure.model.actions import AlreadyInvoked, Answer, Refused
 from perdure.model.entries import Failure, Signal, Value
@@ -95,7 +95,7 @@ class Engine(Caller):
             raise Invalid("the engine runs already")
         stores = open_stores(self._path, self._partitions)
         try:
-            node = assemble(self._apps, stores, attempt_limit=self._attempt_limit)
+            node = assemble(self._apps, stores, attempt_limit=self._attempt_limit, lag_threshold=LAG_SECONDS)
         except BaseException:
             for store in stores:
                 store.close()

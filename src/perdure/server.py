@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from perdure.web.listener import Listener
 
 __all__ = ["Server", "new_event_loop", "run"]
 
+GC_THRESHOLD = 20_000  # objects made before the collector looks: at 700 it cost a third of the 99th percentile
 _AFTER_STOP_SECONDS = 1.0  # for the last answers, which say that the engine has stopped, to be sent
 
 
@@ -142,6 +144,9 @@ async def _serve(config: Config, apps: Sequence[App], announce: Callable[[str], 
     server = Server(config, apps)
     with _signals(server.stopping):
         await server.start()
+        # What has been made so far lives as long as the process: the collector need not look at it again and again.
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, 20, 20)
         announce(f"perdure {perdure.__version__} ready in {time.monotonic() - began:.2f} s: {server.describe()}")
         await server.stopping.wait()
         if server.failure is None:

@@ -17,6 +17,7 @@ __all__ = ["Watchdog"]
 _log = logging.getLogger("perdure.watchdog")
 
 BEAT_SECONDS = 0.25
+STACK_FRAMES = 6  # the innermost say where; the rest is the engine's own
 
 
 class Watchdog:
@@ -66,7 +67,7 @@ class Watchdog:
 
     def _report(self, seconds: float) -> None:
         frame = sys._current_frames().get(self._watched)
-        stack = "".join(traceback.format_stack(frame, limit=None)[-12:]) if frame is not None else ""
+        stack = "".join(traceback.format_stack(frame)[-STACK_FRAMES:]) if frame is not None else ""
         who = self._who() or "something outside any handler"
         _log.warning(
             "%s has held up the event loop for %.1f s, and every other invocation with it. Put blocking code into a "

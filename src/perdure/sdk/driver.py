@@ -397,7 +397,7 @@ class HandlerRun:
                 retry,
                 serde,
                 self.start.step_attempts.get(completion_id, 0),
-                self.start.id,
+                self.start,
                 self._step_done,
             )
             self.steps[completion_id] = step

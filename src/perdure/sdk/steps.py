@@ -19,6 +19,7 @@ from perdure.model.entries import Failure, Value
 from perdure.model.ids import format_invocation_id
 from perdure.model.invocation import AttemptFailure
 from perdure.model.services import RetryPolicy
+from perdure.protocol.control import Start
 from perdure.sdk.serde import Serde, SerdeError, serde_for
 
 __all__ = ["Handle", "Host", "Step", "StepInfo", "current_step", "failure_of"]
@@ -120,7 +121,6 @@ class Step:
         "completion_id",
         "context",
         "fn",
-        "invocation",
         "is_async",
         "kwargs",
         "name",
@@ -128,6 +128,7 @@ class Step:
         "retry",
         "retry_at",
         "serde",
+        "start",
         "started_at",
         "task",
         "timer",
@@ -144,7 +145,7 @@ class Step:
         retry: RetryPolicy | None,
         serde: Serde[Any],
         tries: int,
-        invocation: bytes,
+        start: Start,
         report: "Callable[[Step, Value | Failure | Exception], None]",
     ) -> None:
         self.completion_id = completion_id
@@ -155,7 +156,7 @@ class Step:
         self.retry = retry
         self.serde = serde
         self.tries = tries
-        self.invocation = invocation
+        self.start = start
         self.report = report
         self.is_async = _is_async(fn)
         self.context = contextvars.copy_context()
@@ -172,7 +173,7 @@ class Step:
         self.tries += 1
         if self.started_at is None:
             self.started_at = host.now_ms()
-        self.context.run(_CURRENT.set, StepInfo(self.name, self.tries, (self.invocation, self.completion_id)))
+        self.context.run(_CURRENT.set, StepInfo(self.name, self.tries, (self.start.id, self.completion_id)))
         self.task = asyncio.Task(self._execute(host), loop=host.loop, name=f"step {self.name}", context=self.context)
 
     def back_off(self, host: Host, delay_ms: int, again: "Callable[[Step], None]") -> None:

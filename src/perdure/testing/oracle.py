@@ -111,9 +111,7 @@ class Ledger:
     """
 
     def __init__(self, partitions: int, complain: Complain) -> None:
-        self.tables: list[dict[str, dict[Key, Any]]] = [
-            {table.name: {} for table in TABLES} for _ in range(partitions)
-        ]
+        self.tables: list[dict[str, dict[Key, Any]]] = [{table.name: {} for table in TABLES} for _ in range(partitions)]
         self.known: dict[bytes, Known] = {}
         self.by_number: dict[tuple[int, int], Known] = {}
         self.recorded: dict[str, e.Value | e.Failure] = {}
@@ -297,7 +295,9 @@ class StepsRecordedOnce(Checker):
             return
         entry = write.value[1]
         if write.before is not None:
-            self.complain(f"the journal of {self.who(write)} was changed at {write.key[1]}: {write.before[1]} -> {entry}")
+            self.complain(
+                f"the journal of {self.who(write)} was changed at {write.key[1]}: {write.before[1]} -> {entry}"
+            )
         if isinstance(entry, e.Completion) and entry.type == e.RUN_COMPLETION:
             known = self.who(write)
             if known is None or isinstance(write.command, c.Restart):
@@ -531,7 +531,9 @@ class DeliveredOnce(Checker):
             sent = self._sent.setdefault((write.partition, write.key[0]), [])
             sent.append(write.value)
             if len(sent) != write.key[1]:
-                self.complain(f"message {len(sent)} from {write.partition} to {write.key[0]} is numbered {write.key[1]}")
+                self.complain(
+                    f"message {len(sent)} from {write.partition} to {write.key[0]} is numbered {write.key[1]}"
+                )
 
     def _meta(self, write: Write) -> None:
         name, _, source = write.key[0].partition(":")

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 from perdure.errors import NotReady, RetryableError, TerminalError
-from perdure.model.services import HandlerKind, RetryPolicy
+from perdure.model.services import RetryPolicy
 from perdure.sdk.app import App
 from perdure.sdk.context import Context, ObjectContext, SharedContext, WorkflowContext
 from perdure.sdk.service import Service, VirtualObject, Workflow
@@ -178,12 +178,14 @@ async def _op_gather(player: Player, uid: str, digest: int, branches: list[list[
 
 
 async def _op_group(player: Player, uid: str, digest: int, branches: list[list[Op]]) -> str:
+    failed = 0
+    tasks: list[asyncio.Task[int]] = []
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(player.play(branch, digest)) for branch in branches]
+            tasks += [group.create_task(player.play(branch, digest)) for branch in branches]
     except* TerminalError as errors:
-        return f"{len(errors.exceptions)} failed"
-    return str([task.result() for task in tasks])
+        failed = len(errors.exceptions)
+    return f"{failed} failed" if failed else str([task.result() for task in tasks])
 
 
 async def _op_race(player: Player, uid: str, digest: int, branches: list[list[Op]]) -> str:
@@ -472,4 +474,3 @@ async def flow_look(ctx: SharedContext, program: Program) -> Any:
 
 
 APP = App(Play, Eager, Brief, Frail, Narrow, Counter, Box, Flow)
-KEYED: dict[HandlerKind, str] = {}
