@@ -58,9 +58,7 @@ def _under_way(partitions: Sequence[Rows]) -> Iterator[Any]:
                 yield message
 
 
-def _answers(
-    partitions: Sequence[Rows], rows: Rows, invocation: Invocation, under_way: Sequence[Any]
-) -> Iterator[str]:
+def _answers(partitions: Sequence[Rows], rows: Rows, invocation: Invocation, under_way: Sequence[Any]) -> Iterator[str]:
     """Every entry that waits for an answer will get one: whoever is to give it knows of it."""
     entries = journal_of(rows, invocation.number)
     answered = {entry.completion_id: entry for entry in entries if isinstance(entry, e.Completion)}

@@ -104,7 +104,17 @@ class World:
         wait: bool = False,
     ) -> c.Invoke:
         return c.Invoke(
-            self.at, id, target_of(path), e.Input(b"in"), retention, execute_at, idempotency_key, None, waiter, token, wait
+            self.at,
+            id,
+            target_of(path),
+            e.Input(b"in"),
+            retention,
+            execute_at,
+            idempotency_key,
+            None,
+            waiter,
+            token,
+            wait,
         )
 
     def append(self, id: bytes, *entries: e.Command) -> None:
@@ -172,7 +182,8 @@ class World:
     def tick(self, after_ms: int = 0) -> list[Action]:
         """Let time pass, and have every partition look at its timers."""
         self.at += after_ms
-        return [action for index in range(len(self.tables)) for action in self.apply(c.Tick(self.at), index)]
+        self.actions = [action for index in range(len(self.tables)) for action in self.apply(c.Tick(self.at), index)]
+        return self.actions
 
     def recover(self, partition: int = 0) -> list[Action]:
         """Start the partition over, from what is stored."""

@@ -330,14 +330,19 @@ def _keep_until(turn: Turn, number: int, kind: int, keep_ms: int) -> None:
 
 
 def forget(turn: Turn, invocation: Invocation) -> None:
-    """Delete every trace of it; a workflow takes its state and promises along."""
+    """Delete every trace of it; a workflow takes its state and promises along, and tells whoever waits for these."""
     tables, target = turn.tables, invocation.target
     tables.delete(INVOCATION, (invocation.number,))
     tables.delete(INVOCATION_ID, id_key(invocation.id))
     tables.drop(JOURNAL, (invocation.number,))
     if target.kind is HandlerKind.WORKFLOW:
-        tables.drop(STATE, (target.service, target.key))
-        tables.drop(PROMISE, (target.service, target.key))
+        owner = (target.service, target.key)
+        for key, promise in tables.scan(PROMISE, owner):
+            gone = Failure(410, f"the workflow is no longer kept, and with it the promise {key[2]!r}")
+            for waiter in promise.waiters:
+                complete_waiter(turn, waiter, gone)
+        tables.drop(STATE, owner)
+        tables.drop(PROMISE, owner)
 
 
 def complete_waiter(turn: Turn, waiter: Waiter, result: Value | Failure | None) -> None:

@@ -102,7 +102,8 @@ class HandlerRun:
         """Stand at the beginning of the journal."""
         self._machine = Machine(start, self._record if self._entries is not None else self._send)
         machine = self._machine
-        self.loop = HandlerLoop(lambda: machine.time / 1000)  # type: ignore[abstract]  # what is missing refuses
+        seed = start.random_seed
+        self.loop = HandlerLoop(lambda: machine.time / 1000, seed)  # type: ignore[abstract]  # what is missing refuses
         self._pending: dict[int, asyncio.Future[e.Result]] = {}
         self._signals: dict[int, asyncio.Future[e.Result]] = {}
         self._named: dict[str, deque[asyncio.Future[e.Result]]] = {}

@@ -76,11 +76,32 @@ class Timer(_Ready):
             self.on_cancel(self)
 
 
-class HandlerLoop(asyncio.AbstractEventLoop):
-    """See the module's docstring. Made for one attempt and dropped with it."""
+class HandlerTask(asyncio.Task[Any]):
+    """A task whose hash replays, and with it the order of a set of tasks.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    asyncio keeps tasks in sets (`wait`, `as_completed`, `TaskGroup`), and what it does to each in turn, such as
+    cancelling it, the code sees in that order. By default it would be the order of their addresses in memory.
+    """
+
+    __slots__ = ("_hash",)
+
+    def __init__(self, coro: Any, hash: int, **options: Any) -> None:
+        self._hash = hash
+        super().__init__(coro, **options)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+class HandlerLoop(asyncio.AbstractEventLoop):
+    """See the module's docstring. Made for one attempt and dropped with it.
+
+    `salt` is the same in every attempt of an invocation, and another one in every other invocation.
+    """
+
+    def __init__(self, clock: Callable[[], float], salt: int = 0) -> None:
         self._clock = clock
+        self._hash = salt
         self.ready: deque[_Ready] = deque()
         self.timers: list[Timer] = []
         self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order of their making, which replays
@@ -231,7 +252,8 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         if self._task_factory is not None:
             task = self._task_factory(self, coro, **({} if context is None else {"context": context}), **options)
         else:
-            task = asyncio.Task(coro, loop=self, name=name, context=context, **options)
+            self._hash += 0x9E3779B97F4A7C15  # spreads the tasks of all handlers over asyncio's set of all tasks
+            task = HandlerTask(coro, self._hash & 0xFFFFFFFFFFFFFFF, loop=self, name=name, context=context, **options)
         tasks = self._tasks
         tasks[task] = None
         if len(tasks) >= self._prune_at:

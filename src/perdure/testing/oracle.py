@@ -243,9 +243,9 @@ class Lifecycle(Checker):
     NEXT: dict[type[Any], tuple[type[Any], ...]] = {  # written from the manual, not from the core
         Scheduled: (Inboxed, Invoked, Completed),
         Inboxed: (Invoked, Completed),
-        Invoked: (Invoked, Suspended, Paused, Completed),
-        Suspended: (Invoked, Paused, Completed, Suspended),
-        Paused: (Invoked, Completed, Paused),
+        Invoked: (Suspended, Paused, Completed),
+        Suspended: (Invoked, Paused, Completed),
+        Paused: (Invoked, Completed),
         Completed: (),
     }
 
@@ -269,7 +269,7 @@ class Lifecycle(Checker):
                 self.complain(f"lost: {known} was deleted while it was {before.status}")
             return
         was, now = type(before.status), type(after.status)
-        if now not in self.NEXT[was]:
+        if now not in self.NEXT[was] and (now is not was or now is Completed):
             self.complain(f"{known} went from {was.__name__} to {now.__name__}")
         if after.attempts < before.attempts:
             self.complain(f"{known}: the fence went back from attempt {before.attempts} to {after.attempts}")

@@ -235,7 +235,10 @@ async def _op_queue(player: Player, uid: str, digest: int, branches: list[list[O
     queue: asyncio.Queue[int] = asyncio.Queue(1)
 
     async def produce(branch: list[Op]) -> None:
-        await queue.put(await player.play(branch, digest))
+        try:
+            await queue.put(await player.play(branch, digest))
+        except TerminalError as error:
+            await queue.put(-error.code)
 
     tasks = [asyncio.create_task(produce(branch)) for branch in branches]
     taken = [await queue.get() for _ in branches]

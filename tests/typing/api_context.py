@@ -1,0 +1,85 @@
+"""What type checkers infer of the API that handlers use. Checked by mypy, never run."""
+
+import asyncio
+from datetime import datetime
+from typing import Any, assert_type
+
+from perdure import (
+    App,
+    Awakeable,
+    Client,
+    Context,
+    Engine,
+    ObjectContext,
+    Service,
+    SharedContext,
+    VirtualObject,
+    Workflow,
+    WorkflowContext,
+    current_context,
+    current_step,
+)
+
+service = Service("S")
+counter = VirtualObject("C")
+signup = Workflow("W")
+
+
+async def fetch(url: str) -> bytes:
+    return url.encode()
+
+
+def parse(data: bytes) -> dict[str, int]:
+    return {"length": len(data)}
+
+
+@counter.handler()
+async def add(ctx: ObjectContext, n: int) -> int:
+    total = await ctx.get("total", int, default=0)
+    assert_type(total, int)
+    assert_type(await ctx.get("total", int), int | None)
+    assert_type(await ctx.get("anything"), Any)
+    ctx.set("total", total + n)
+    return total
+
+
+@counter.shared()
+async def total(ctx: SharedContext) -> int:
+    ctx.set("total", 0)  # type: ignore[attr-defined]  # a shared handler has no setters
+    return await ctx.get("total", int, default=0)
+
+
+@signup.main()
+async def main(ctx: WorkflowContext, email: str) -> str:
+    return await ctx.promise("clicked", str).value()
+
+
+@service.handler()
+async def handler(ctx: Context, url: str) -> str:
+    data = await ctx.run("fetch", fetch, url)
+    assert_type(data, bytes)
+    assert_type(await ctx.run("parse", parse, data), dict[str, int])
+    both = await asyncio.gather(ctx.run("a", fetch, url), ctx.run("b", parse, data))
+    assert_type(both, tuple[bytes, dict[str, int]])
+    assert_type(await ctx.call(add, 1, key="k"), int)
+    assert_type(await ctx.call("C/add", 1, key="k"), Any)
+    answer = ctx.awakeable(int)
+    assert_type(answer, Awakeable[int])
+    assert_type(await answer, int)
+    assert_type(ctx.now(), datetime)
+    assert_type(current_context(), Context)
+    assert_type(current_step().token, str)
+    handle = await ctx.send(add, 1, key="k")
+    assert_type(handle.id, str)
+    return "done"
+
+
+app = App(service, counter, signup)
+
+
+async def outside() -> None:
+    async with Engine(app) as engine:
+        assert_type(await engine.call(handler, "url"), str)
+        assert_type(await engine.call(add, 1, key="k"), int)
+    client = Client("http://127.0.0.1:8080")
+    assert_type(await client.call(handler, "url"), str)
