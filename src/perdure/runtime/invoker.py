@@ -162,6 +162,11 @@ class Invoker:
             status.step_attempts,
             live.info.retry_policy,
         )
+        for entry in reversed(journal.entries):
+            if isinstance(entry, e.Output):  # an earlier attempt was cut off between its output and its end
+                live.attempt.output = entry.result
+            if not isinstance(entry, e.Completion | e.Signal):
+                break
         live.duplex = self._transport.open(start, partial(self._receive, live))
         live.duplex.begin()
 

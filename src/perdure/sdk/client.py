@@ -1,8 +1,10 @@
 """Clients: call handlers of an engine over HTTP. `Client` is for asyncio, `SyncClient` is the same without `await`."""
 
 import asyncio
+import atexit
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
@@ -121,6 +123,9 @@ class _HttpBackend:
         while True:
             try:
                 full = await client.execute(request.method, url, fields, request.body or None)
+            except asyncio.CancelledError:
+                _given_up.append(time.monotonic())
+                raise
             except Exception as error:
                 sent = not isinstance(error, ConnectionError)
                 delay = retries.after_failure(sent=sent)
@@ -136,6 +141,8 @@ class _HttpBackend:
     def _connect(self) -> "pyqwest.Client":
         import pyqwest
 
+        atexit.unregister(_settle)
+        atexit.register(_settle)
         self._transport = pyqwest.HTTPTransport(**_transport_options())
         self._client = pyqwest.Client(self._transport)
         return self._client
@@ -144,6 +151,15 @@ class _HttpBackend:
         if self._transport is not None:
             await self._transport.aclose()
             self._transport = self._client = None
+
+
+_given_up: deque[float] = deque(maxlen=1)  # when a request was last cancelled
+
+
+def _settle() -> None:
+    """Before the interpreter goes: pyqwest lets go of cancelled requests in threads of its own, which need it."""
+    if _given_up and time.monotonic() - _given_up[0] < 0.2:
+        threading.Event().wait(0.05)
 
 
 # ---- without asyncio

@@ -536,7 +536,7 @@ class HandlerRun:
         delay_ms = None
         if isinstance(error, RetryableError) and error.retry_after is not None:
             delay_ms = int(error.retry_after * 1000)
-        behavior = "pause" if isinstance(error, NonDurableOperation | SerdeError) else "retry"  # no retry mends these
+        behavior = "pause" if _beyond_retry(error) else "retry"
         self._fail(Error(failure, delay_ms, behavior, self._tries()))
 
     def _drop(self) -> None:
@@ -550,6 +550,23 @@ class HandlerRun:
         self._pending.clear()
         self._sleeping.clear()
         self._unlaunched.clear()
+
+
+def _beyond_retry(error: BaseException) -> bool:
+    """Whether no retry mends it, only new code: also where a library has wrapped it, as HTTP clients do."""
+    known: set[int] = set()
+    links: list[BaseException | None] = [error]
+    while links:
+        link = links.pop()
+        if link is None or id(link) in known:
+            continue
+        if isinstance(link, NonDurableOperation | SerdeError):
+            return True
+        known.add(id(link))
+        links += [link.__cause__, link.__context__]
+        if isinstance(link, BaseExceptionGroup):
+            links += link.exceptions
+    return False
 
 
 def _terminal(error: BaseException) -> TerminalError | None:

@@ -95,9 +95,17 @@ def clean(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
+def _message(error: BaseException) -> str:
+    """What the exception says; of a group, what its first member says too, for the group says nothing."""
+    if isinstance(error, BaseExceptionGroup):
+        first = error.exceptions[0]
+        return f"{error}: {type(first).__name__}: {_message(first)}"
+    return str(error)
+
+
 def failure_of(error: BaseException, at: int) -> AttemptFailure:
     """An exception, as it is kept for whoever looks."""
-    text = clean(str(error))
+    text = clean(_message(error))
     name = type(error).__name__
     stack = clean("".join(traceback.format_exception(error))[-STACK_LIMIT:])
     code = getattr(error, "code", 500)

@@ -20,8 +20,9 @@ import logging
 import multiprocessing
 import random
 import sys
+import traceback
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -285,7 +286,7 @@ class Simulation:
         self.witness.alive = True
         self.trace("BOOT")
         self.count("boot")
-        loop.create_task(self._start(node))
+        self._spawn(loop, self._start(node))
         if self._starting:
             self._starting = False
             self._armed, self._patience = "running", self._luck.randint(1, 40)
@@ -295,6 +296,15 @@ class Simulation:
         with contextlib.suppress(Unavailable):  # a partition failed; `failed` was told
             await node.start()
             self.trace("READY")
+
+    def _spawn(self, loop: SimulatedLoop, work: Coroutine[Any, Any, None]) -> None:
+        """Have something of the outside world happen on a process's loop; it must not fail."""
+
+        def done(task: "asyncio.Task[None]") -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.complain("".join(traceback.format_exception(error)))
+
+        loop.create_task(work).add_done_callback(done)
 
     def _die(self, why: str) -> None:
         """The process is gone, and all that was in it."""
@@ -347,7 +357,7 @@ class Simulation:
         number = self._asked
         self.trace(f"ask {number}: {request.kind} {request.uid}")
         self._open[number] = request
-        life.loop.create_task(self._answer(number, request, life.node))
+        self._spawn(life.loop, self._answer(number, request, life.node))
 
     async def _answer(self, number: int, request: Request, node: Node) -> None:
         try:
@@ -397,7 +407,7 @@ class Simulation:
 
     def _nudged(self, what: str, ask: Callable[[], Any]) -> None:
         assert self._life is not None
-        self._life.loop.create_task(self._answer_nudge(what, ask))
+        self._spawn(self._life.loop, self._answer_nudge(what, ask))
 
     async def _answer_nudge(self, what: str, ask: Callable[[], Any]) -> None:
         with contextlib.suppress(Unavailable):
@@ -448,7 +458,7 @@ class Simulation:
     def _stop(self) -> None:
         life = self._life
         if life is not None and life.node.ready:
-            life.loop.create_task(self._stopped(life))
+            self._spawn(life.loop, self._stopped(life))
 
     async def _stopped(self, life: Life) -> None:
         self.trace("STOPPING")
