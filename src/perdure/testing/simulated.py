@@ -398,6 +398,9 @@ class SimulatedDuplex:
     def close_input(self) -> None:
         self._to_handler(self.inner.close_input)
 
+    def drain(self) -> bool:
+        return self.gone or self.inner.drain()
+
     def abort(self) -> None:
         self.gone = True
         self.inner.abort()

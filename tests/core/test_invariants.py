@@ -1,0 +1,510 @@
+"""Commands of all kinds in any order, over two partitions that crash at any moment: what is always true stays true.
+
+The rules play the runtime and the handlers: they report what live attempts could report, carry messages when they
+like and as often as they like, and perform no action before its batch is stored. At the end everything is brought
+to rest: if nothing was lost on the way, nothing is left.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from perdure.core.partition import apply
+from perdure.model import commands as c
+from perdure.model import entries as e
+from perdure.model.actions import (
+    AbortAttempt,
+    AckDelivery,
+    Action,
+    Finished,
+    Notify,
+    Reply,
+    Send,
+    SetTimer,
+    StartAttempt,
+)
+from perdure.model.ids import (
+    awakeable_id,
+    idempotent_uuid,
+    invocation_id,
+    partition_key_of,
+    partition_of,
+    workflow_uuid,
+)
+from perdure.model.invocation import AttemptFailure, Invocation, Invoked, Paused, Retention, Waiter, Waiting
+from perdure.model.services import HandlerKind, RetryPolicy
+from perdure.storage.base import Batch
+from perdure.storage.memory import MemoryStorage, Snapshot
+from perdure.storage.overlay import Overlay
+from tests.core.invariants import check
+from tests.core.world import AT, target_of, text, value
+
+PARTITIONS = 2
+KEYS = ("a", "c")  # of different partitions
+PATHS = ("greeter/greet", *(f"{path}" for key in KEYS for path in (f"counter/{key}/add", f"flow/{key}/main")))
+SHARED = tuple(f"{service}/{key}/get" for service in ("counter", "flow") for key in KEYS)
+RETENTIONS = (Retention(), Retention(5_000, 2_000), Retention(20_000, 20_000), Retention(20_000, 0))
+POLICY = RetryPolicy(initial_interval=1.0, max_attempts=3)
+
+
+class Live:
+    """An attempt that runs: what it was given, and what it has asked."""
+
+    def __init__(self, start: StartAttempt) -> None:
+        assert start.journal is not None
+        self.invocation = start.invocation
+        entries = start.journal.entries
+        self.given: list[e.Notification] = [x for x in entries if isinstance(x, e.Completion | e.Signal)]
+        self.asked: dict[int, e.Command] = {}  # the commands that another entry answers
+        self.proposed: set[int] = set()
+        self.next_id = 1
+        for entry in entries:
+            if not isinstance(entry, e.Completion | e.Signal):
+                self.ask(entry)
+
+    def ask(self, entry: e.Command) -> None:
+        for field in ("invocation_id_completion_id", "completion_id"):
+            number = getattr(entry, field, None)
+            if number is not None:
+                self.asked[number] = entry
+                self.next_id = max(self.next_id, number + 1)
+
+    def open(self) -> list[int]:
+        answered = {entry.completion_id for entry in self.given if isinstance(entry, e.Completion)}
+        return [number for number in self.asked if number not in answered]
+
+    def unfinished_steps(self) -> list[int]:
+        return [n for n in self.open() if isinstance(self.asked[n], e.Run) and n not in self.proposed]
+
+
+class Partition:
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.storage = MemoryStorage()
+        self.begin()
+
+    def begin(self) -> None:
+        """A process begins: it has the store, and nothing else."""
+        self.tables = Overlay(self.storage, self.index, PARTITIONS)
+        self.actions: list[Action] = []
+        self.writing: tuple[Batch, list[Action]] | None = None
+        self.live: dict[int, Live] = {}
+        self.to_load: dict[int, int] = {}
+        self.armed: int | None = None
+
+    def apply(self, command: c.PartitionCommand) -> list[Action]:
+        actions = apply(self.tables, command)
+        self.actions += actions
+        return actions
+
+    def take(self) -> None:
+        assert self.writing is None
+        self.writing = self.tables.take(), self.actions
+        self.actions = []
+
+    def store(self) -> None:
+        assert self.writing is not None
+        self.storage.commit(self.writing[0], lambda error: None)
+
+    @property
+    def at_rest(self) -> bool:
+        return not self.actions and self.writing is None and not self.tables.take.__self__._pending
+
+
+indexes = st.integers(0, PARTITIONS - 1)
+choices = st.integers(0, 1 << 16)  # picks one of whatever there is
+words = st.sampled_from(["a", "b"])
+
+
+class AnyOrder(RuleBasedStateMachine):
+    @initialize()
+    def start(self) -> None:
+        self.at = AT
+        self.partitions = [Partition(index) for index in range(PARTITIONS)]
+        self.ids: list[bytes] = []  # of every invocation there ever was
+        self.wire: list[tuple[int, Send]] = []
+        self.acks: list[tuple[int, AckDelivery]] = []
+        self.replies: dict[int, int] = {}
+        self.tokens = 0
+        self.count = 0
+
+    # Ids and owners
+
+    def id_for(self, path: str, idempotent: bool, partition: int) -> bytes:
+        target = target_of(path)
+        self.count += 1
+        owner = partition_key_of(target.key) if target.key else bytes([partition * 128]) + bytes(7)
+        if target.kind is HandlerKind.WORKFLOW:
+            uuid = workflow_uuid(target.service, target.key or "")
+        elif idempotent:
+            uuid = idempotent_uuid(target.service, target.key, target.handler, "once")
+        else:
+            uuid = self.count.to_bytes(16, "big")
+        id = invocation_id(owner, uuid)
+        if id not in self.ids:
+            self.ids.append(id)
+        return id
+
+    def invocation_of(self, path: str, shape: int, waiter: Waiter | None = None, token: int | None = None) -> c.Invoke:
+        target = target_of(path)
+        idempotent = bool(shape & 1) and target.kind is not HandlerKind.WORKFLOW
+        id = self.id_for(path, idempotent, shape >> 1 & 1)
+        execute_at = self.at + 3_000 if shape >> 2 & 3 == 0 and waiter is None else None
+        key = "once" if idempotent else None
+        retention = RETENTIONS[shape >> 4 & 3]
+        return c.Invoke(
+            self.at, id, target, e.Input(b"in"), retention, execute_at, key, None, waiter, token, bool(shape >> 6 & 1)
+        )
+
+    def owner(self, id: bytes) -> Partition:
+        return self.partitions[partition_of(id, PARTITIONS)]
+
+    def known(self, choice: int) -> bytes:
+        """The id of some invocation there was, or of none."""
+        return (self.ids + [self.id_for("greeter/greet", False, 0)])[choice % (len(self.ids) + 1)]
+
+    def token(self) -> int:
+        self.tokens += 1
+        return self.tokens
+
+    # From outside
+
+    @rule(path=st.sampled_from(PATHS + SHARED), shape=choices)
+    def invoke(self, path: str, shape: int) -> None:
+        command = self.invocation_of(path, shape, token=self.token())
+        self.owner(command.id).apply(command)
+
+    @rule(
+        choice=choices,
+        order=st.sampled_from([c.Cancel, c.Kill, c.Pause, c.Resume, c.Resume, c.Purge, c.Describe]),
+    )
+    def order(self, choice: int, order: Callable[..., Any]) -> None:
+        id = self.known(choice)
+        self.owner(id).apply(order(self.at, id, token=self.token()))
+
+    @rule(choice=choices, wait=st.booleans())
+    def attach(self, choice: int, wait: bool) -> None:
+        id = self.known(choice)
+        self.owner(id).apply(c.Attach(self.at, id, wait, self.token()))
+
+    @rule(choice=choices, keep=st.integers(1, 8))
+    def restart(self, choice: int, keep: int) -> None:
+        id = self.known(choice)
+        self.count += 1
+        new_id = invocation_id(id[:8], self.count.to_bytes(16, "big"))
+        self.ids.append(new_id)
+        self.owner(id).apply(c.Restart(self.at, id, new_id, keep, self.token()))
+
+    @rule(choice=choices, signal=st.sampled_from([17, "go"]))
+    def signal(self, choice: int, signal: int | str) -> None:
+        id = self.known(choice)
+        self.owner(id).apply(c.SendSignalTo(self.at, id, e.Signal(signal, value("v")), self.token()))
+
+    @rule(key=st.sampled_from(KEYS), name=words, clear=st.booleans(), replace=st.booleans())
+    def change_state(self, key: str, name: str, clear: bool, replace: bool) -> None:
+        changes: dict[str, bytes | None] = {name: None if clear else b"outside"}
+        owner = self.owner(partition_key_of(key) + bytes(16))
+        owner.apply(c.ChangeState(self.at, "counter", key, changes, replace, self.token()))
+
+    # Handlers
+
+    def some_live(self, choice: int) -> tuple[Partition, Live] | None:
+        every = [(partition, live) for partition in self.partitions for live in partition.live.values()]
+        return every[choice % len(every)] if every else None
+
+    def anybody_lives(self) -> bool:
+        return any(partition.live for partition in self.partitions)
+
+    @precondition(anybody_lives)
+    @rule(choice=choices, kind=st.integers(0, 15), other=choices, name=words)
+    def append(self, choice: int, kind: int, other: int, name: str) -> None:
+        found = self.some_live(choice)
+        assert found is not None
+        partition, live = found
+        it = live.invocation
+        entries = self.possible(live, it, other, name)
+        entry = entries[kind % len(entries)]
+        live.ask(entry)
+        partition.apply(c.Append(self.at, it.number, it.attempts, entry))
+
+    def possible(self, live: Live, it: Invocation, other: int, name: str) -> list[e.Command]:
+        fresh, known = live.next_id, self.known(other)
+        entries: list[e.Command] = [
+            e.Run(fresh, name),
+            e.Sleep(self.at + 1000 * (other % 8), fresh),
+            e.SendSignal(text(known), (1, 17, "go")[other % 3], value("v")),
+            e.CompleteAwakeable(awakeable_id(known, 17), value("v")),
+            e.AttachInvocation(e.InvocationTarget(text(known)), fresh),
+            e.GetInvocationOutput(e.InvocationTarget(text(known)), fresh),
+            e.Output(value("out")),
+        ]
+        if it.target.kind is not HandlerKind.PLAIN:
+            entries += [e.GetLazyState(name, fresh), e.GetLazyStateKeys(fresh)]
+        if it.target.kind in (HandlerKind.EXCLUSIVE, HandlerKind.WORKFLOW):
+            entries += [e.SetState(name, b"inside"), e.ClearState(name), e.ClearAllState()]
+        if it.target.service == "flow":
+            promises = [e.GetPromise(name, fresh), e.CompletePromise(name, value("p"), fresh)]
+            entries += [*promises, *promises, e.PeekPromise(name, fresh)]
+        return entries
+
+    @precondition(anybody_lives)
+    @rule(choice=choices, path=st.sampled_from(PATHS + SHARED), shape=choices, one_way=st.booleans())
+    def call(self, choice: int, path: str, shape: int, one_way: bool) -> None:
+        found = self.some_live(choice)
+        assert found is not None
+        partition, live = found
+        it, target, fresh = live.invocation, target_of(path), live.next_id
+        waiter = None if one_way else Waiter(it.id, fresh + 1, e.CALL_COMPLETION)
+        entry: e.Call | e.OneWayCall
+        if one_way:
+            entry = e.OneWayCall(target.service, target.handler, b"in", fresh)
+        else:
+            entry = e.Call(target.service, target.handler, b"in", fresh, fresh + 1)
+        live.ask(entry)
+        partition.apply(c.AppendCall(self.at, it.number, it.attempts, entry, self.invocation_of(path, shape, waiter)))
+
+    @precondition(anybody_lives)
+    @rule(choice=choices, fails=st.booleans())
+    def propose(self, choice: int, fails: bool) -> None:
+        found = self.some_live(choice)
+        assert found is not None
+        partition, live = found
+        steps = live.unfinished_steps()
+        if steps:
+            step = steps[choice % len(steps)]
+            live.proposed.add(step)
+            result = e.Failure(500, "no") if fails else value("done")
+            partition.apply(c.Propose(self.at, live.invocation.number, live.invocation.attempts, step, result))
+
+    @precondition(anybody_lives)
+    @rule(choice=choices, counted=st.booleans())
+    def suspend(self, choice: int, counted: bool) -> None:
+        """It has consumed all that it was given, and waits for the answers it has not."""
+        found = self.some_live(choice)
+        assert found is not None
+        partition, live = found
+        if live.unfinished_steps():
+            return  # a step that is to be run yet keeps it awake
+        waiting = Waiting(tuple(live.open()), (1,) if live.open() else (1, 18))
+        del partition.live[live.invocation.number]
+        seen = len(live.given) if counted else None
+        partition.apply(c.Suspend(self.at, live.invocation.number, live.invocation.attempts, waiting, seen))
+
+    @precondition(anybody_lives)
+    @rule(choice=choices)
+    def end(self, choice: int) -> None:
+        found = self.some_live(choice)
+        assert found is not None
+        partition, live = found
+        del partition.live[live.invocation.number]
+        partition.apply(c.End(self.at, live.invocation.number, live.invocation.attempts, value("out")))
+
+    @precondition(anybody_lives)
+    @rule(
+        choice=choices,
+        behavior=st.sampled_from(["retry", "retry", "pause", "fail"]),
+        delay_ms=st.sampled_from([None, None, 0, 2000]),
+    )
+    def fail(self, choice: int, behavior: str, delay_ms: int | None) -> None:
+        found = self.some_live(choice)
+        assert found is not None
+        partition, live = found
+        it = live.invocation
+        del partition.live[it.number]
+        failure = AttemptFailure("boom", at=self.at)
+        partition.apply(c.Fail(self.at, it.number, it.attempts, failure, POLICY, 0.5, delay_ms, behavior, {1: 1}))
+
+    @precondition(anybody_lives)
+    @rule(choice=choices)
+    def note(self, choice: int) -> None:
+        found = self.some_live(choice)
+        assert found is not None
+        partition, live = found
+        failure = AttemptFailure("a step failed")
+        partition.apply(c.Note(self.at, live.invocation.number, live.invocation.attempts, failure, {1: 1}))
+
+    @precondition(anybody_lives)
+    @rule(choice=choices)
+    def speak_late(self, choice: int) -> None:
+        """An attempt that was followed by another one says something."""
+        found = self.some_live(choice)
+        assert found is not None
+        partition, live = found
+        number, stale = live.invocation.number, live.invocation.attempts - 1
+        for command in (
+            c.Append(self.at, number, stale, e.Run(99, "late")),
+            c.End(self.at, number, stale, value("late")),
+            c.Suspend(self.at, number, stale, Waiting(signals=(17,)), 0),
+        ):
+            assert partition.apply(command) == []
+
+    # The runtime
+
+    @rule(index=indexes)
+    def commit(self, index: int) -> None:
+        partition = self.partitions[index]
+        if partition.writing is None:
+            partition.take()
+        self.written(partition)
+
+    @rule(index=indexes)
+    def begin_commit(self, index: int) -> None:
+        """The batch is being written; what is applied meanwhile belongs to the next."""
+        partition = self.partitions[index]
+        if partition.writing is None:
+            partition.take()
+
+    def written(self, partition: Partition) -> None:
+        assert partition.writing is not None
+        actions = partition.writing[1]
+        partition.store()
+        partition.tables.settled()
+        partition.writing = None
+        for action in actions:
+            self.perform(partition, action)
+
+    def perform(self, partition: Partition, action: Action) -> None:
+        if isinstance(action, StartAttempt):
+            number = action.invocation.number
+            partition.live.pop(number, None)
+            if action.journal is None:
+                partition.to_load[number] = action.invocation.attempts
+            else:
+                partition.live[number] = Live(action)
+        elif isinstance(action, Notify):
+            if action.number in partition.live:
+                partition.live[action.number].given.append(action.notification)
+        elif isinstance(action, AbortAttempt):
+            partition.live.pop(action.number, None)
+            partition.to_load.pop(action.number, None)
+        elif isinstance(action, SetTimer):
+            partition.armed = action.at if partition.armed is None else min(partition.armed, action.at)
+        elif isinstance(action, Send):
+            self.wire.append((partition.index, action))
+        elif isinstance(action, AckDelivery):
+            self.acks.append((partition.index, action))
+        elif isinstance(action, Reply):
+            self.replies[action.token] = self.replies.get(action.token, 0) + 1
+        else:
+            assert isinstance(action, Finished)
+
+    @rule(index=indexes)
+    def load(self, index: int) -> None:
+        partition = self.partitions[index]
+        for number, attempt in partition.to_load.items():
+            partition.apply(c.Load(self.at, number, attempt))
+        partition.to_load.clear()
+
+    @rule(after=st.sampled_from([0, 500, 1000, 5000]), index=indexes)
+    def tick(self, after: int, index: int) -> None:
+        self.at += after
+        self.partitions[index].armed = None
+        self.partitions[index].apply(c.Tick(self.at))
+
+    @rule(choice=choices, keep=st.booleans())
+    def deliver(self, choice: int, keep: bool) -> None:
+        """Carry a message, in any order, and maybe again later."""
+        if self.wire:
+            source, send = self.wire[choice % len(self.wire)]
+            if not keep:
+                self.wire.remove((source, send))
+            self.partitions[send.destination].apply(c.Deliver(self.at, source, send.position, send.message))
+
+    @rule(choice=choices, keep=st.booleans())
+    def acknowledge(self, choice: int, keep: bool) -> None:
+        if self.acks:
+            receiver, ack = self.acks[choice % len(self.acks)]
+            if not keep:
+                self.acks.remove((receiver, ack))
+            self.partitions[ack.source].apply(c.Delivered(self.at, receiver, ack.position))
+
+    @rule(index=indexes, lucky=st.booleans(), lost=st.booleans())
+    def crash(self, index: int, lucky: bool, lost: bool) -> None:
+        """What is applied and not stored is gone; of what was being written, all is there or nothing."""
+        partition = self.partitions[index]
+        if partition.writing is not None and lucky:
+            partition.store()
+        if lost:
+            self.wire = [(source, send) for source, send in self.wire if source != index]
+        partition.begin()
+        partition.apply(c.Recover(self.at))
+
+    # What is always true
+
+    def stored(self) -> list[Snapshot]:
+        return [partition.storage.snapshot() for partition in self.partitions]
+
+    @invariant()
+    def nothing_is_wrong(self) -> None:
+        assert not check(self.stored())
+
+    @invariant()
+    def a_timer_is_set_for_the_first_that_is_due(self) -> None:
+        for partition in self.partitions:
+            timers = partition.storage.snapshot()["timer"]
+            if timers and partition.at_rest:
+                assert partition.armed is not None and partition.armed <= min(timers)[0]
+
+    @invariant()
+    def nobody_is_answered_twice(self) -> None:
+        assert all(count == 1 for count in self.replies.values())
+
+    # The end
+
+    def teardown(self) -> None:
+        for _ in range(300):
+            if self.one_round():
+                break
+        else:
+            raise AssertionError("it does not come to rest")
+        self.at += 1_000_000
+        for partition in self.partitions:
+            while partition.storage.snapshot()["timer"]:
+                partition.apply(c.Tick(self.at))
+                self.commit(partition.index)
+        for rows in self.stored():
+            left = {name for name, table in rows.items() if table}
+            assert left <= {"meta", "state", "promise"}, left
+
+    def one_round(self) -> bool:
+        """Carry everything, let every handler return, wake whoever sleeps; whether that was all there was to do."""
+        for index in range(PARTITIONS):
+            self.commit(index)
+            self.load(index)
+            self.commit(index)
+        wire, self.wire = self.wire, []
+        acks, self.acks = self.acks, []
+        for source, send in wire:
+            self.partitions[send.destination].apply(c.Deliver(self.at, source, send.position, send.message))
+        for receiver, ack in acks:
+            self.partitions[ack.source].apply(c.Delivered(self.at, receiver, ack.position))
+        busy = bool(wire or acks)
+        self.at += 1000
+        for partition in self.partitions:
+            rows = partition.storage.snapshot()
+            busy |= bool(rows["outbox"])
+            for (destination, position), message in rows["outbox"].items():
+                self.wire.append((partition.index, Send(destination, position, message)))
+            for live in list(partition.live.values()):
+                del partition.live[live.invocation.number]
+                it = live.invocation
+                partition.apply(c.End(self.at, it.number, it.attempts, value("out")))
+            for it in rows["invocation"].values():
+                kind = type(it.status)
+                if kind is Paused:
+                    partition.apply(c.Resume(self.at, it.id))
+                elif kind is not Invoked and kind.__name__ == "Suspended":
+                    partition.apply(c.SendSignalTo(self.at, it.id, e.Signal(1, e.VOID)))
+                busy |= kind.__name__ != "Completed"
+            partition.apply(c.Tick(self.at))
+        self.wire.sort(key=lambda sent: (sent[0], sent[1].destination, sent[1].position))
+        return not busy
+
+
+AnyOrder.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+)
+test_any_order = AnyOrder.TestCase
