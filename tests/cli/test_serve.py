@@ -41,6 +41,14 @@ def send(
 JSON = {"content-type": "application/json"}
 
 
+def wait_until_running(url: str, idempotency_key: str) -> None:
+    """Returns when the call of `slow` with that key is accepted."""
+    deadline = time.monotonic() + 10
+    while send(url, "GET", f"/restate/invocation/Greeter/slow/{idempotency_key}/output")[0] != 470:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_version() -> None:
     shown = perdure("--version")
     assert (shown.returncode, shown.stdout) == (0, f"perdure {__version__}\n")
@@ -146,7 +154,7 @@ def test_callers_may_leave(server: Served) -> None:
     """Whoever hangs up takes nothing back: the invocation goes on."""
     connection = http.client.HTTPConnection(urlsplit(server.ingress).netloc, timeout=20)
     connection.request("POST", "/Greeter/slow", b"0.5", JSON | {"idempotency-key": "left"})
-    time.sleep(0.2)
+    wait_until_running(server.ingress, "left")
     connection.close()
     status, _, body = send(server.ingress, "GET", "/restate/invocation/Greeter/slow/left/attach")
     assert (status, body) == (200, b'"done"')
@@ -269,10 +277,10 @@ def test_an_orderly_end(tmp_path: Path, number: signal.Signals) -> None:
     with serving(tmp_path) as it:
         answers: list[object] = []
         with SyncClient(it.ingress) as client:
-            sent = client.send(served.slow, 2)
-            call = threading.Thread(target=lambda: answers.append(client.call(served.slow, 0.5)))
+            sent = client.send(served.slow, 3)
+            call = threading.Thread(target=lambda: answers.append(client.call(served.slow, 1, idempotency_key="open")))
             call.start()
-            time.sleep(0.2)
+            wait_until_running(it.ingress, "open")
             it.process.send_signal(number)
             call.join(10)
             assert answers == ["done"], "who was there before the end is answered"
@@ -287,8 +295,8 @@ def test_an_orderly_end(tmp_path: Path, number: signal.Signals) -> None:
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with serving(tmp_path) as it:
         connection = http.client.HTTPConnection(urlsplit(it.ingress).netloc, timeout=20)
-        connection.request("POST", "/Greeter/slow", b"60", JSON)
-        time.sleep(0.2)
+        connection.request("POST", "/Greeter/slow", b"60", JSON | {"idempotency-key": "open"})
+        wait_until_running(it.ingress, "open")
         it.process.terminate()
         assert it.process.stdout is not None
         assert "stopping" in it.process.stdout.readline()

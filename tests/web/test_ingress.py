@@ -544,6 +544,7 @@ def test_preflight() -> None:
         "access-control-allow-methods": "POST",
         "access-control-allow-headers": "content-type,idempotency-key",
         "access-control-allow-credentials": "true",
+        "server": "perdure",
         "vary": "origin, access-control-request-method, access-control-request-headers",
     }
 

@@ -87,9 +87,10 @@ def find(turn: Turn, invocation: bytes) -> Invocation | None:
 def current(turn: Turn, number: int, attempt: int) -> Invocation | None:
     """The invocation, if `attempt` is still the one that speaks for it."""
     invocation = turn.tables.get(INVOCATION, (number,))
-    if invocation is None or invocation.attempts != attempt or type(invocation.status) is not Invoked:
+    if invocation is None or invocation.attempts != attempt:
         return None
-    return invocation
+    status = invocation.status
+    return invocation if type(status) is Invoked and status.retry_at is None else None
 
 
 def move(turn: Turn, invocation: Invocation, status: Status, **changes: Any) -> Invocation:
@@ -182,9 +183,7 @@ def start(turn: Turn, invocation: Invocation, journal: ReplayedJournal | None = 
     status = changes.pop("status")
     if invocation.started_at is None:
         changes["started_at"] = turn.at
-    before = invocation.status
-    numbered = type(before) is Invoked and before.retry_at is not None  # it backed off: `fail` counted this attempt
-    invocation = move(turn, invocation, status, attempts=invocation.attempts + (not numbered), **changes)
+    invocation = move(turn, invocation, status, attempts=invocation.attempts + 1, **changes)
     entries = (
         tuple(entry for _, entry in turn.tables.journal(invocation.number)) if journal is None else journal.entries
     )
@@ -284,7 +283,7 @@ def fail(turn: Turn, command: Fail) -> None:
     if delay <= 0:
         start(turn, invocation, status=replace(retry, retry_at=None))
         return
-    invocation = move(turn, invocation, retry, attempts=invocation.attempts + 1)
+    move(turn, invocation, retry)
     due = turn.at + delay
     turn.tables.put(TIMER, (due, invocation.number, TimerKind.RETRY, invocation.attempts), True)
     turn.actions.append(SetTimer(due))

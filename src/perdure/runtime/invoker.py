@@ -261,6 +261,7 @@ class Invoker:
             return
         self._no_longer_idle(live)
         del self._live[live.key]
+        live.duplex = None  # it refers back to `live`
         target = live.invocation.target
         name = (target.service, target.handler)
         if live.info.concurrency is not None:

@@ -11,6 +11,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from perdure.core.journal import resolve_target
 from perdure.errors import Invalid, NotFound, Overloaded, Unavailable
 from perdure.model import actions as a
@@ -269,7 +271,10 @@ class Node:
         idempotency_key: str | None = None,
         on_accepted: Callable[[InvocationId], None] | None = None,
     ) -> a.Answer | a.AlreadyInvoked:
-        """Invoke a handler and wait for its result. Whoever stops waiting does not stop the invocation."""
+        """Invoke a handler and wait for its result. Whoever stops waiting does not stop the invocation.
+
+        `expires_at` is None on a result that this call waited for: only a result that was kept says until when it is.
+        """
         self._check(target, idempotency_key)
         at = self.clock.now_ms()
         token = next(self._tokens)
@@ -283,7 +288,9 @@ class Node:
         self._attached.setdefault(identity, []).append(future)
         partition.submit(command)
         try:
-            return await future  # type: ignore[no-any-return]
+            outcome: a.Answer | a.AlreadyInvoked = await future
+            first_hand = token in self._asked  # nobody replied to the call, so this is the result it waited for
+            return replace(outcome, expires_at=None) if first_hand and isinstance(outcome, a.Answer) else outcome
         finally:
             self._detach(token, identity, future)
 

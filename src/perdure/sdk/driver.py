@@ -52,6 +52,7 @@ class HandlerRun:
         "_draining",
         "_entries",
         "_exhausted",
+        "_hopeless",
         "_idle",
         "_input_closed",
         "_invocation_id",
@@ -96,6 +97,7 @@ class HandlerRun:
         self._draining = False
         self.closed = False
         self._exhausted: Error | None = None
+        self._hopeless: Step | None = None
         self._reset(start)
 
     def _reset(self, start: Start) -> None:
@@ -235,13 +237,11 @@ class HandlerRun:
                         launched = True
                 if launched:
                     return
-        steps = self.steps
-        if steps:
-            if any(step.running for step in steps.values()):
-                return
-            if self._exhausted is not None:
-                self._fail(self._exhausted)
-                return
+        if self._exhausted is not None:
+            self._fail_when_quiet(self._exhausted)
+            return
+        if self.steps and any(step.running for step in self.steps.values()):
+            return
         self._idle = True
         self._send(AwaitingOn(self._waiting()))
         if self._input_closed:
@@ -413,16 +413,22 @@ class HandlerRun:
         step = self.steps.pop(completion_id, None)
         if step is not None:
             step.abandon()
+            if step is self._hopeless:
+                self._exhausted = self._hopeless = None
+                for other in self.steps.values():  # those that were not to be tried again are, now
+                    if other.retry_at is not None:
+                        other.back_off(self.host, max(0, other.retry_at - self.host.now_ms()), self._try_again)
 
     def _step_done(self, step: Step, outcome: e.Value | e.Failure | Exception) -> None:
         if self.closed:
             return
+        step.task = None
         if isinstance(outcome, e.Value | e.Failure):
             self._machine.propose(ProposeRun(step.completion_id, outcome))
-            if self._exhausted is not None:
-                self._fail_when_quiet(step)
-            return
-        self._step_failed(step, outcome)
+        else:
+            self._step_failed(step, outcome)
+        if self._exhausted is not None and not self.closed:
+            self._fail_when_quiet(self._exhausted)
 
     def _step_failed(self, step: Step, error: Exception) -> None:
         host, policy = self.host, step.retry or self.start.retry_policy
@@ -443,14 +449,14 @@ class HandlerRun:
                 return
             step.retry_at = host.now_ms()
             self._exhausted = Error(failure, behavior=policy.on_exhausted, step_attempts=self._tries())
-            self._fail_when_quiet(step)
+            self._hopeless = step
             return
         delay_ms = policy.delay_ms(step.tries, host.chance())
         if isinstance(error, RetryableError) and error.retry_after is not None:
             delay_ms = int(error.retry_after * 1000)
         step.back_off(host, delay_ms, self._try_again)
         self._send(StepFailed(failure, self._tries()))
-        if not any(other.running for other in self.steps.values()):
+        if self._exhausted is None and not any(other.running for other in self.steps.values()):
             self._idle = True
             self._send(AwaitingOn(self._waiting()))
             if self._input_closed:
@@ -461,17 +467,23 @@ class HandlerRun:
             self._idle = False
             step.launch(self.host)
 
-    def _fail_when_quiet(self, done: Step) -> None:
+    def _fail_when_quiet(self, error: Error) -> None:
         """A step is beyond hope; the attempt ends with it once no other step is running: their work is kept."""
-        if self._exhausted is None or self._advancing:
-            return
-        if not any(step.running and step is not done for step in self.steps.values()):
-            self._fail(self._exhausted)
+        if not any(step.task is not None for step in self.steps.values()):
+            self._fail(error)
 
     def _tries(self) -> dict[int, int]:
-        return {step.completion_id: step.tries for step in self.steps.values() if step.tries}
+        """How often each step has failed. A try that still runs has not."""
+        tries = {step.completion_id: step.tries - (step.task is not None) for step in self.steps.values()}
+        return {completion_id: failed for completion_id, failed in tries.items() if failed}
 
     # Ends
+
+    def final(self, error: BaseException) -> bool:
+        """Whether the invocation ends with what its main task raised; otherwise it is tried again."""
+        if isinstance(error, asyncio.CancelledError):
+            return self.cancelled
+        return _terminal(error) is not None
 
     def _waiting(self) -> Waiting:
         completions = [identity for identity, future in self._pending.items() if not future.done()]
@@ -550,6 +562,7 @@ class HandlerRun:
         self._pending.clear()
         self._sleeping.clear()
         self._unlaunched.clear()
+        self.main = None  # of a circle of references; without it all of this is freed at once, not by the collector
 
 
 def _beyond_retry(error: BaseException) -> bool:

@@ -175,6 +175,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
                 except BaseException as error:
                     _log.debug("a handler did not let itself be dropped: %r", error)
             self.ready.clear()
+            self._tasks.clear()
         finally:
             asyncio._set_running_loop(outer)
 

@@ -31,14 +31,23 @@ async def _main(run: HandlerRun) -> Any:
         raise TerminalError(f"the input of {run.start.target}: {error}", 400) from error
     try:
         if definition.is_async:
-            return await definition.fn(context, *arguments)
-        return await run_in_thread(run, context, definition.fn, arguments)
-    finally:
-        others = [] if run.closed else run.loop.others(run.main)
-        if others:
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+            result = await definition.fn(context, *arguments)
+        else:
+            result = await run_in_thread(run, context, definition.fn, arguments)
+    except BaseException as error:
+        if run.final(error):  # otherwise all of it runs again, and what it would clean up now is still wanted
+            await _finish_others(run)
+        raise
+    await _finish_others(run)
+    return result
+
+
+async def _finish_others(run: HandlerRun) -> None:
+    others = [] if run.closed else run.loop.others(run.main)
+    if others:
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
 
 def serve(handlers: Mapping[tuple[str, str], HandlerDefinition], host: Host) -> Serve:

@@ -186,6 +186,8 @@ class Step:
 
     def back_off(self, host: Host, delay_ms: int, again: "Callable[[Step], None]") -> None:
         """Try it again after a while."""
+        if self.timer is not None:
+            self.timer.cancel()
         self.task = None
         self.retry_at = host.now_ms() + delay_ms
         self.timer = host.call_later(delay_ms, lambda: again(self))

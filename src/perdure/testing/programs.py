@@ -150,7 +150,7 @@ async def _op_sleep(player: Player, uid: str, digest: int, ms: int, durable: boo
 
 
 async def _op_call(player: Player, uid: str, digest: int, target: str, key: str | None, program: Program) -> str:
-    idempotency_key = program["uid"] if "*" in program["uid"] else None
+    idempotency_key = program["uid"] if program["uid"].endswith("*") else None
     return str(await player.ctx.call(target, program, key=key, idempotency_key=idempotency_key))
 
 

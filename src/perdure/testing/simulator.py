@@ -132,6 +132,7 @@ class Simulation:
         self._life: Life | None = None
         self._open: dict[int, Request] = {}
         self._asked = 0
+        self._later = 0  # requests that wait for a process to ask
         self._duplexes = 0
         self._callbacks = 0
         self._armed: str | None = None  # where the process dies next
@@ -235,13 +236,16 @@ class Simulation:
             if self._life is None:
                 self._boot()
             self._play(self.timeline.now_us + int(1_000_000 * 1.35**number))
-            if not self.ledger.live() and not self._open:
+            if self._settled():
                 return
             self._nudge()
         for known in self.ledger.live():
             self.complain(f"stuck: {self.ledger.story(known)}")
         for request in self._open.values():
             self.complain(f"a client waits for ever: {request.kind} {request.uid}")
+
+    def _settled(self) -> bool:
+        return not (self.ledger.live() or self._open or self._later or self.ledger.undelivered())
 
     def _outlive(self) -> None:
         """Stop, start, and wait until nothing is to be kept: then nothing may be left."""
@@ -347,11 +351,15 @@ class Simulation:
     def _request(self) -> None:
         self._ask(self._requests.draw())
 
-    def _ask(self, request: Request, patience: int = 40) -> None:
+    def _ask_later(self, request: Request) -> None:
+        self._later -= 1
+        self._ask(request)
+
+    def _ask(self, request: Request) -> None:
         life = self._life
         if life is None or not life.node.ready:
-            if patience:
-                self.timeline.after(self._luck.randrange(10_000, 300_000), lambda: self._ask(request, patience - 1))
+            self._later += 1
+            self.timeline.after(self._luck.randrange(10_000, 300_000), lambda: self._ask_later(request))
             return
         self._asked += 1
         number = self._asked

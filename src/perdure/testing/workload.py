@@ -222,7 +222,7 @@ class Requests:
         service, _, handler = target.partition("/")
         found = node.registry.target(service, handler, key)
         body = json.dumps(program).encode()
-        idempotency_key = program["uid"] if "*" in program["uid"] and service != "Flow" else None
+        idempotency_key = program["uid"] if program["uid"].endswith("*") and service != "Flow" else None
         witness = self._witness
         if delay_ms is not None:
             accepted = await node.send(found, body, idempotency_key=idempotency_key, delay_ms=delay_ms)
@@ -244,7 +244,7 @@ class Requests:
 
     def _purge(self, kind: str) -> Request | None:
         known = [known for known in self._witness.ledger.known.values() if known.result is not None]
-        known = [each for each in known if "*" not in each.uid and each.target.service != "Flow"]
+        known = [each for each in known if not each.uid.endswith("*") and each.target.service != "Flow"]
         if not known:
             return None
         id = InvocationId(self._rng.choice(known).id)
@@ -253,8 +253,15 @@ class Requests:
 
     def _restart(self, kind: str) -> Request | None:
         id = self._known(live=False)
-        keep = self._rng.choice((1, 1, 3, 5))
-        return None if id is None else Request(kind, id.hex(), lambda node: node.restart(id, keep), False)
+        if id is None:
+            return None
+        known = self._witness.ledger.known[id]
+        row = self._witness.ledger.tables[known.partition]["journal"].get((known.number, 0))
+        # Chance and awakeables belong to the id, which is another one; and a counter that was read has gone on since.
+        bound = row is None or known.target.service == "Counter"
+        bound = bound or any(kind in row[1].value for kind in (b'"chance"', b'"awakeable"', b'"incr"'))
+        keep = 1 if bound else self._rng.choice((1, 3, 5))
+        return Request(kind, id.hex(), lambda node: node.restart(id, keep), False)
 
     def _look(self, kind: str) -> Request | None:
         id = self._known(live=False)

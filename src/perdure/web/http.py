@@ -16,6 +16,7 @@ from perdure.errors import Invalid, RequestError, TooLarge
 
 __all__ = [
     "JSON",
+    "SERVER",
     "CallerGone",
     "Departures",
     "MethodNotAllowed",
@@ -40,6 +41,7 @@ Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 Header: TypeAlias = tuple[bytes, bytes]
 
 JSON: Final = (b"content-type", b"application/json")
+SERVER: Final = (b"server", b"perdure")
 logger = logging.getLogger("perdure.web")
 
 _encode = msgspec.json.Encoder().encode
@@ -148,6 +150,7 @@ class Request:
 
 async def respond(send: Send, response: Response) -> None:
     """Sends a complete response."""
+    response.headers.append(SERVER)
     await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
     await send({"type": "http.response.body", "body": response.body})
 

@@ -39,6 +39,7 @@ from perdure.web.http import (
     json_response,
     logger,
     percent_decoded,
+    respond,
     serve_lifespan,
 )
 
@@ -107,12 +108,10 @@ class Ingress:
             if answer is None:
                 return
             response = answer
-        headers = response.headers
-        headers += (_CREDENTIALS, _VARY)
+        response.headers.extend((_CREDENTIALS, _VARY))
         if origin is not None:
-            headers.append((b"access-control-allow-origin", origin))
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        await send({"type": "http.response.body", "body": response.body})
+            response.headers.append((b"access-control-allow-origin", origin))
+        await respond(send, response)
 
     async def _answer(self, request: Request) -> Response | None:
         """The response, whatever happens; None if nobody is there to read it."""
