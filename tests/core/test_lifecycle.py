@@ -143,6 +143,18 @@ def test_a_workflow_that_is_forgotten_may_run_again_and_finds_nothing_of_the_fir
     assert start.invocation.attempts == 1
 
 
+@pytest.mark.xfail(reason="a Waiter does not say which of the invocations with its id it means")
+def test_an_answer_to_a_run_that_is_forgotten_is_not_taken_for_one_to_the_next_run() -> None:
+    world = World()
+    workflow, callee = world.invoke("flow/k/main", retention=Retention()), world.fresh_id()
+    world.call(workflow, "greeter/greet", (1, 2), callee)
+    world.end(workflow)  # without waiting for the call
+    world.invoke("flow/k/main", workflow)
+    world.append(workflow, e.Run(1, "one"), e.Run(2, "two"))
+    world.end(callee)
+    assert world.journal(workflow)[1:] == [e.Run(1, "one"), e.Run(2, "two")]
+
+
 # ---- started ---------------------------------------------------------------------------------------------------------
 
 

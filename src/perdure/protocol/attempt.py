@@ -5,7 +5,10 @@ ids that do not parse, anything after the last message. A message that breaks a 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from perdure.errors import Invalid, RemoteProtocolError
 from perdure.model import commands as c
@@ -17,8 +20,15 @@ from perdure.protocol import control
 
 __all__ = ["Attempt"]
 
+M = TypeVar("M", control.Error, control.StepFailed)
+
 _READERS = frozenset({HandlerKind.EXCLUSIVE, HandlerKind.SHARED, HandlerKind.WORKFLOW})
 _WRITERS = frozenset({HandlerKind.EXCLUSIVE, HandlerKind.WORKFLOW})
+_PROMISERS = frozenset({HandlerKind.SHARED, HandlerKind.WORKFLOW})  # a shared one may yet be an object's
+
+NUMBERS = 1 << 32  # ids, signals and codes are below: it is what their fields hold on the wire
+LATEST = 1 << 62  # times and delays (ms) are below, so that their sum is a number of 64 bits
+_TIMES = frozenset({"at", "delay_ms", "invoke_time", "wake_up_time"})
 
 PRECONDITION = 500  # the code of a failure that says: this handler may not do that
 
@@ -74,62 +84,98 @@ class Attempt:
         )
 
 
-def _check_text(message: Any) -> None:
-    """A lone surrogate is no text: found here it ends the attempt, found by the store it would end the partition."""
+def _check(message: Any) -> None:
+    """Refuse what no store can hold: found here it ends the attempt, found by the store it would end the partition."""
     for field in message.__struct_fields__:
-        value = getattr(message, field)
-        if type(value) is str and not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise Invalid(f"{type(message).__name__}: the {field} {value!r} is not valid Unicode") from None
+        problem = _problem(field, getattr(message, field))
+        if problem is not None:
+            raise Invalid(f"{type(message).__name__}: {problem}")
+
+
+def _problem(field: str, value: Any) -> str | None:
+    kind = type(value)
+    if kind is str:
+        return None if value.isascii() or _is_unicode(value) else f"the {field} {value!r} is not valid Unicode"
+    if kind is int:
+        limit = LATEST if field in _TIMES else NUMBERS
+        return None if 0 <= value < limit else f"the {field} {value} is out of range"
+    parts: Any = ()
+    if kind is tuple:
+        parts = [(field, item) for item in value]
+    elif isinstance(value, msgspec.Struct):
+        parts = [(name, getattr(value, name)) for name in value.__struct_fields__]
+    return next((problem for name, part in parts if (problem := _problem(name, part)) is not None), None)
+
+
+def _is_unicode(text: str) -> bool:
+    """Not so if it has a lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _storable(message: M) -> M:
+    """Exceptions number their codes as they like; what went wrong is worth more than its code."""
+    if not 0 <= message.failure.code < NUMBERS:
+        message = replace(message, failure=replace(message.failure, code=500))
+    _check(message)
+    return message
 
 
 def _entry(attempt: Attempt, message: Any, at: int, chance: float) -> c.Append:
-    if not message.name.isascii():
-        _check_text(message)
+    _check(message)
+    return c.Append(at, attempt.number, attempt.attempt, message)
+
+
+def _run(attempt: Attempt, message: e.Run, at: int, chance: float) -> c.Append:
+    if not (message.name.isascii() and 0 <= message.completion_id < NUMBERS):  # a step is too frequent for more
+        _check(message)
     return c.Append(at, attempt.number, attempt.attempt, message)
 
 
 def _read(attempt: Attempt, message: Any, at: int, chance: float) -> c.Append:
-    _check_text(message)
+    _check(message)
     if attempt.target.kind not in _READERS:
         raise Invalid(f"{attempt.target} has no state: it is the handler of a service")
     return c.Append(at, attempt.number, attempt.attempt, message)
 
 
 def _write(attempt: Attempt, message: Any, at: int, chance: float) -> c.Append:
-    _check_text(message)
+    _check(message)
     if attempt.target.kind not in _WRITERS:
         raise Invalid(f"{attempt.target} may not change state: only exclusive handlers and a workflow's main may")
     return c.Append(at, attempt.number, attempt.attempt, message)
 
 
 def _promise(attempt: Attempt, message: Any, at: int, chance: float) -> c.Append:
-    _check_text(message)
-    if attempt.target.key is None:
+    _check(message)
+    if attempt.target.kind not in _PROMISERS:
         raise Invalid(f"{attempt.target} has no promises: it is not the handler of a workflow")
     return c.Append(at, attempt.number, attempt.attempt, message)
 
 
 def _call(attempt: Attempt, message: e.Call | e.OneWayCall, at: int, chance: float) -> c.AppendCall:
-    _check_text(message)
+    _check(message)
     callee = attempt._address(message, at)
     return c.AppendCall(at, attempt.number, attempt.attempt, message, callee)
 
 
 def _send_signal(attempt: Attempt, message: e.SendSignal, at: int, chance: float) -> c.Append:
-    _check_text(message)
+    _check(message)
     parse_invocation_id(message.target)
     return c.Append(at, attempt.number, attempt.attempt, message)
 
 
 def _complete_awakeable(attempt: Attempt, message: e.CompleteAwakeable, at: int, chance: float) -> c.Append:
+    _check(message)
     parse_awakeable_id(message.awakeable_id)
     return c.Append(at, attempt.number, attempt.attempt, message)
 
 
 def _attach(attempt: Attempt, message: e.AttachInvocation | e.GetInvocationOutput, at: int, chance: float) -> c.Append:
+    _check(message)
     if isinstance(message.target, e.InvocationTarget):
         parse_invocation_id(message.target.invocation_id)
     elif isinstance(message.target, e.IdempotentTarget) and not message.target.idempotency_key:
@@ -138,11 +184,14 @@ def _attach(attempt: Attempt, message: e.AttachInvocation | e.GetInvocationOutpu
 
 
 def _output(attempt: Attempt, message: e.Output, at: int, chance: float) -> c.Append:
+    _check(message)
     attempt.output = message.result
     return c.Append(at, attempt.number, attempt.attempt, message)
 
 
 def _propose(attempt: Attempt, message: control.ProposeRun, at: int, chance: float) -> c.Propose:
+    if not (type(message.result) is e.Value and 0 <= message.completion_id < NUMBERS):
+        _check(message)
     return c.Propose(at, attempt.number, attempt.attempt, message.completion_id, message.result)
 
 
@@ -151,10 +200,12 @@ def _awaiting(attempt: Attempt, message: control.AwaitingOn, at: int, chance: fl
 
 
 def _step_failed(attempt: Attempt, message: control.StepFailed, at: int, chance: float) -> c.Note:
+    message = _storable(message)
     return c.Note(at, attempt.number, attempt.attempt, message.failure, message.step_attempts)
 
 
 def _suspension(attempt: Attempt, message: control.Suspension, at: int, chance: float) -> c.Suspend:
+    _check(message)
     waiting = message.waiting
     if not (waiting.completions or waiting.signals or waiting.names):
         raise RemoteProtocolError("a suspension has to wait for something")
@@ -163,6 +214,7 @@ def _suspension(attempt: Attempt, message: control.Suspension, at: int, chance: 
 
 
 def _error(attempt: Attempt, message: control.Error, at: int, chance: float) -> c.Fail:
+    message = _storable(message)
     return attempt.fail(
         message.failure,
         at,
@@ -205,6 +257,7 @@ _RECEIVERS: dict[type[Any], Callable[[Attempt, Any, int, float], c.PartitionComm
     e.CompleteAwakeable: _complete_awakeable,
     e.AttachInvocation: _attach,
     e.GetInvocationOutput: _attach,
+    e.Run: _run,
     control.ProposeRun: _propose,
     control.AwaitingOn: _awaiting,
     control.StepFailed: _step_failed,

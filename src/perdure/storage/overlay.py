@@ -31,7 +31,7 @@ class Overlay:
         self._running: dict[int, Invocation] = {}
         self._lengths: dict[int, int] = {}
         self._counters: dict[str, int] = {}
-        self._counted: set[str] = set()
+        self._counted: dict[str, None] = {}  # in the order in which they were counted: a batch has one order
 
     def take(self) -> Batch:
         """The batch to commit; from here on a new one is filled."""
@@ -165,7 +165,7 @@ class Overlay:
             value = self._storage.get(META, (name,)) or 0
         value += 1
         self._counters[name] = value
-        self._counted.add(name)
+        self._counted[name] = None
         if name == "number":
             self._lengths[value] = 0  # a new invocation has no journal: no need to look
         return value

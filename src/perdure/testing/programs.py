@@ -81,6 +81,7 @@ class Player:
         self.ctx = ctx
         self.run = run
         self.policy = policy
+        self.counting = asyncio.Lock()
         # A shared handler reads state as it is when it asks, and what it read counts once it is journaled, which is
         # only certain when a later command has been answered. So of these no two runs need to agree.
         self.silent = _SILENT if type(ctx) is SharedContext else frozenset()
@@ -314,8 +315,9 @@ async def _op_set(player: Player, uid: str, digest: int, name: str) -> str:
 
 async def _op_incr(player: Player, uid: str, digest: int) -> str:
     assert isinstance(player.ctx, ObjectContext)
-    value = await player.ctx.get("n", int, 0)
-    player.ctx.set("n", value + 1)
+    async with player.counting:  # reading may take a while, and another branch may count too
+        value = await player.ctx.get("n", int, 0)
+        player.ctx.set("n", value + 1)
     return str(value + 1)
 
 

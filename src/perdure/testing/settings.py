@@ -24,9 +24,13 @@ class Settings:
     active_us: int
     """How long faults and requests go on."""
     requests: int
+    bursts: int
+    """At how many moments they are asked; 0: each at its own."""
     longest_program: int
     crashes: int
     crash_kinds: tuple[str, ...]
+    eager_state: int
+    """How many bytes of state go along with a start; more is read when asked for."""
     disk_errors: int
     hang_ups: int
     clock_jumps: int
@@ -41,16 +45,18 @@ class Settings:
         rng = random.Random(f"{seed}/settings")
         kinds = rng.sample(CRASHES, rng.randint(1, len(CRASHES)))
         return cls(
-            partitions=rng.choice((1, 1, 2, 3, 4)),
+            partitions=rng.choice((1, 2, 2, 3, 4)),
             attempt_limit=rng.choice((1, 2, 3, 8, 1000, 1000)),
             replay_always=rng.random() < 0.1,
             latency_us=rng.choice((0, 0, 0, 2_000, 60_000)),
             commit_us=rng.choice((0, 500, 2_000, 30_000, 300_000)),
             active_us=rng.choice((200_000, 2_000_000, 12_000_000)),
-            requests=rng.randint(6, 24),
+            requests=rng.randint(8, 50),
+            bursts=rng.choice((0, 0, 3, 8)),
             longest_program=rng.randint(1, 5),
             crashes=rng.choice((0, 1, 2, 4, 8)),
             crash_kinds=tuple(kinds),
+            eager_state=rng.choice((1 << 20, 1 << 20, 12, 0)),
             disk_errors=rng.choice((0, 0, 0, 1, 2)),
             hang_ups=rng.choice((0, 0, 2, 6)),
             clock_jumps=rng.choice((0, 0, 1, 4)),

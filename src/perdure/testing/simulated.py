@@ -190,8 +190,9 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     def abandon(self) -> None:
         """The process is dead: drop every callback and every task where it stands."""
         self.dead = True
+        tasks = asyncio.all_tasks(self)  # before the callbacks go, some of which hold the only reference to theirs
         self._ready.clear()
-        for task in asyncio.all_tasks(self):  # in no order: whoever records anything looks at `dead` first
+        for task in tasks:  # in no order: whoever records anything looks at `dead` first
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             coroutine = task.get_coro()
             if coroutine is not None:

@@ -28,6 +28,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.core import lifecycle
 from perdure.core import partition as core
 from perdure.core.tables import JOURNAL, STATE, Tables
 from perdure.errors import Overloaded, StorageError, Unavailable
@@ -162,7 +163,7 @@ class Simulation:
 
     def run(self) -> Report:
         """Live it, and say how it went."""
-        with _quiet(), _watched(self._apply):
+        with _quiet(), _watched(self._apply, self.settings.eager_state):
             perform_before(self.witness)
             outer = asyncio._get_running_loop()
             try:
@@ -197,8 +198,10 @@ class Simulation:
         faults += [self._stop] * settings.stops
         for fault in faults:
             self.timeline.at(luck.randrange(settings.active_us), fault)
+        bursts = [luck.randrange(settings.active_us) for _ in range(settings.bursts)]
         for _ in range(settings.requests):
-            self.timeline.at(luck.randrange(settings.active_us), self._request)
+            at_us = luck.choice(bursts) if bursts else luck.randrange(settings.active_us)
+            self.timeline.at(at_us, self._request)
 
     def _play(self, until_us: int) -> None:
         """Let things happen until then, or until nothing does."""
@@ -564,14 +567,14 @@ def _crc(batch: Batch) -> int:
 
 
 @contextlib.contextmanager
-def _watched(wrap: Callable[[Any], Any]) -> Iterator[None]:
-    """The partition loop applies commands through `wrap` meanwhile."""
-    real = core.apply
-    core.apply = wrap(real)
+def _watched(wrap: Callable[[Any], Any], eager_state: int) -> Iterator[None]:
+    """The partition loop applies commands through `wrap` meanwhile, and the core's limit is another one."""
+    real, limit = core.apply, lifecycle.EAGER_STATE_LIMIT
+    core.apply, lifecycle.EAGER_STATE_LIMIT = wrap(real), eager_state
     try:
         yield
     finally:
-        core.apply = real
+        core.apply, lifecycle.EAGER_STATE_LIMIT = real, limit
 
 
 @contextlib.contextmanager

@@ -32,43 +32,57 @@ READING = "get keys".split()
 BRANCHED = frozenset("gather group race completed queue lock".split())
 
 
+class Scope(NamedTuple):
+    """Where in a program an operation stands."""
+
+    target: str
+    floor: int = 0
+    """The highest rank of the objects that whoever waits for this holds; it may wait only for higher ones."""
+    depth: int = 0
+    alone: bool = True
+    """Nothing else of the handler runs meanwhile. A failure that no journal holds may happen here only: where others
+    run, what they had done by then would not replay."""
+    timed: bool = False
+    """A timeout may cancel it. Before CPython 3.13 a `TaskGroup` that fails in that moment leaves a cancellation
+    behind that nobody asked for."""
+
+
 class Author:
     """Writes programs. `kinds` are the operations it uses at all: each seed leaves some out, so others meet more."""
 
     def __init__(self, rng: random.Random, longest: int) -> None:
         self._rng = rng
         self._longest = longest
-        self.kinds = {kind for kind in {*COMMON, *STATEFUL, "promise"} if True}
-        left_out = rng.sample(sorted(self.kinds), rng.randrange(len(self.kinds) - 4))
-        self.kinds.difference_update(left_out)
-        self.kinds.add("step")
+        kinds = sorted({*COMMON, *STATEFUL, "promise"})
+        left_out = rng.sample(kinds, rng.randrange(len(kinds) - 4))
+        self.kinds = {*kinds, "step"}.difference(left_out) | {"step"}
 
     def program(self, uid: str, target: str, floor: int = 0, depth: int = 0) -> Program:
         """For a handler of `target`, whose callers hold objects of rank `floor` at most."""
-        return {"uid": uid, "ops": self._ops(uid, target, floor, depth, self._rng.randint(1, self._longest), True)}
+        return {"uid": uid, "ops": self._ops(uid, Scope(target, floor, depth), self._rng.randint(1, self._longest))}
 
-    def _ops(self, uid: str, target: str, floor: int, depth: int, count: int, steady: bool) -> list[Op]:
+    def _ops(self, uid: str, scope: Scope, count: int) -> list[Op]:
         kinds = [*COMMON]
-        if target in ("Box/play", "Box/hurry"):
+        if scope.target in ("Box/play", "Box/hurry"):
             kinds += STATEFUL * 2
-        elif target == "Flow/run":
+        elif scope.target == "Flow/run":
             kinds += [*STATEFUL, *["promise"] * 4]
-        elif target == "Flow/look":
+        elif scope.target == "Flow/look":
             kinds += [*READING, *["promise"] * 8]
-        elif target == "Box/look":
+        elif scope.target == "Box/look":
             kinds += READING * 4
-        kinds = [kind for kind in kinds if kind in self.kinds]
-        if not steady:
-            kinds = [kind for kind in kinds if kind != "flaky"]
-        if depth >= 2:
-            kinds = [kind for kind in kinds if kind not in BRANCHED and kind not in ("call", "send")]
-        return [
-            self._op(f"{uid}.{index}", self._rng.choice(kinds or ["step"]), target, floor, depth, steady)
-            for index in range(count)
-        ]
+        kinds = [kind for kind in kinds if kind in self.kinds and self._fits(kind, scope)] or ["step"]
+        return [self._op(f"{uid}.{index}", self._rng.choice(kinds), scope) for index in range(count)]
 
-    def _op(self, uid: str, kind: str, target: str, floor: int, depth: int, steady: bool) -> Op:
-        rng = self._rng
+    def _fits(self, kind: str, scope: Scope) -> bool:
+        if kind == "flaky":
+            return scope.alone
+        if kind == "group" and scope.timed:
+            return False
+        return scope.depth < 2 or (kind not in BRANCHED and kind not in ("call", "send"))
+
+    def _op(self, uid: str, kind: str, scope: Scope) -> Op:
+        rng, floor, depth = self._rng, scope.floor, scope.depth
         if kind == "step":
             fails = rng.choice((0, 0, 0, 0, 1, 1, 2, 7))
             takes_us = rng.choice((0, 0, 0, 300, 5_000, 200_000))
@@ -82,9 +96,16 @@ class Author:
             callee = self._callee(f"{uid}s", floor if then == "attach" else 0, depth + 1, plain=False)
             return [kind, uid, *callee, rng.choice((0, 0, 10, 500, 6_000)), then]
         if kind in BRANCHED:
-            return self._branched(uid, kind, target, floor, depth, steady)
+            inner = scope._replace(depth=depth + 1, alone=False)
+            branches = [self._ops(f"{uid}.{index}", inner, rng.randint(1, 2)) for index in range(rng.randint(2, 4))]
+            return [kind, uid, branches, rng.random() < 0.5] if kind == "gather" else [kind, uid, branches]
         if kind in ("timeout", "try", "cleanup"):
-            ops = self._ops(uid, target, floor, depth + 1, rng.randint(1, 2), steady and kind == "timeout")
+            inner = scope._replace(
+                depth=depth + 1,
+                alone=scope.alone and kind == "timeout",
+                timed=scope.timed or kind == "timeout",
+            )
+            ops = self._ops(uid, inner, rng.randint(1, 2))
             if kind == "timeout":
                 return [kind, uid, rng.choice((1, 30, 700)), ops]
             return [kind, uid, ops] if kind == "try" else [kind, uid, ops, [["step", f"{uid}.z", 0, 0, "ok", None]]]
@@ -105,16 +126,6 @@ class Author:
         if kind == "promise":
             return [rng.choice(PROMISES), rng.choice(("await", "await", "peek", "resolve", "reject"))]
         return []
-
-    def _branched(self, uid: str, kind: str, target: str, floor: int, depth: int, steady: bool) -> Op:
-        rng = self._rng
-        calm = rng.random() < 0.5
-        steady = steady and kind == "gather" and not calm
-        branches = [
-            self._ops(f"{uid}.{index}", target, floor, depth + 1, rng.randint(1, 2), steady)
-            for index in range(rng.randint(2, 4))
-        ]
-        return [kind, uid, branches, calm] if kind == "gather" else [kind, uid, branches]
 
     def _callee(self, uid: str, floor: int, depth: int, plain: bool = True) -> list[Any]:
         """Target, key, program."""
