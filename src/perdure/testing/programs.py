@@ -95,25 +95,21 @@ class Player:
 
     async def one(self, op: Op, digest: int) -> str:
         kind, uid = op[0], op[1]
-        silent = kind in self.silent
+        run = self.run if kind not in self.silent else Run.nobody()
         try:
             value = await KINDS[kind](self, uid, digest, *op[2:])
         except TerminalError as error:
-            if not silent:
-                self.run.saw(uid, f"{self.time()} !{error.code} {error.message}")
+            run.saw(uid, f"!{error.code} {error.message}")
             raise
         except asyncio.CancelledError:
-            if not silent:
-                self.run.saw(uid, f"{self.time()} cancelled")
+            run.saw(uid, "cancelled")
             raise
-        if not silent:
-            self.run.saw(uid, f"{self.time()} {value}")
+        # The journal's time is that of the last notification. What is known without one may be known at another
+        # time in the next run, if this one ends before the journal has it.
+        run.saw(uid, f"{self.ctx.now().timestamp()} {value}" if kind in _TOLD else value)
         if not self.run.over:
             _watching().count(f"did {kind}")
         return value
-
-    def time(self) -> int:
-        return round(self.ctx.now().timestamp() * 1000)
 
     async def branches(self, branches: list[list[Op]], digest: int) -> "list[asyncio.Task[int]]":
         return [asyncio.create_task(self.play(branch, digest)) for branch in branches]
@@ -323,10 +319,11 @@ async def _op_incr(player: Player, uid: str, digest: int) -> str:
 
 async def _op_clear(player: Player, uid: str, digest: int, name: str | None) -> str:
     assert isinstance(player.ctx, ObjectContext)
-    if name is None:
-        player.ctx.clear_all()
-    else:
-        await player.ctx.clear(name)
+    async with player.counting:
+        if name is None:
+            player.ctx.clear_all()
+        else:
+            await player.ctx.clear(name)
     return "cleared"
 
 
@@ -375,6 +372,7 @@ KINDS: dict[str, Callable[..., Awaitable[str]]] = {
     "clear": _op_clear,
     "promise": _op_promise,
 }
+_TOLD = frozenset("step plain call send awakeable resolve_awakeable signal promise".split())
 _SILENT = frozenset(
     "get keys gather group race completed timeout try cleanup queue lock chance set clear flaky".split()
 )

@@ -27,6 +27,11 @@ class Run:
         self.seen = 0
         self.over = False  # the code failed in a way that will not replay; what it sees from here on is nothing
 
+    @classmethod
+    def nobody(cls) -> "Run":
+        """A run that nobody looks at."""
+        return _NOBODY
+
     def saw(self, uid: str, value: str) -> None:
         """The code got `value` at the await named `uid`."""
         if not self.over:
@@ -36,6 +41,14 @@ class Run:
         """The code is at its end, or dropped."""
         self.over = True
         self._witness.left(self)
+
+
+class _Nobody(Run):
+    def __init__(self) -> None:
+        self.over = True
+
+
+_NOBODY = _Nobody()
 
 
 class Witness:
