@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from perdure.model.actions import Send
 from perdure.model.commands import Deliver, Delivered
-from perdure.runtime.clock import Clock
+from perdure.runtime.clock import Clock, TimerHandle
 
 __all__ = ["RESEND_MS", "Courier"]
 
@@ -18,7 +18,7 @@ class Courier:
         self._clock = clock
         self._carry = carry
         self._unacknowledged: dict[tuple[int, int], dict[int, Send]] = {}
-        self._armed = False
+        self._timer: TimerHandle | None = None
 
     def send(self, source: int, action: Send) -> None:
         """Deliver a message of partition `source`."""
@@ -35,15 +35,20 @@ class Courier:
         self._carry(source, Delivered(self._clock.now_ms(), receiver, position))
 
     def _arm(self) -> None:
-        if not self._armed:
-            self._armed = True
-            self._clock.call_at(self._clock.now_ms() + RESEND_MS, self._resend)
+        if self._timer is None:
+            self._timer = self._clock.call_at(self._clock.now_ms() + RESEND_MS, self._resend)
 
     def _resend(self) -> None:
-        self._armed = False
+        self._timer = None
         now = self._clock.now_ms()
         for (source, destination), pending in self._unacknowledged.items():
             for position in sorted(pending):
                 self._carry(destination, Deliver(now, source, position, pending[position].message))
         if any(self._unacknowledged.values()):
             self._arm()
+
+    def close(self) -> None:
+        """Carry nothing again: what is not acknowledged is in its sender's outbox."""
+        self._unacknowledged.clear()
+        if self._timer is not None:
+            self._timer.cancel()

@@ -62,8 +62,10 @@ class PartitionLoop:
 
     def submit(self, command: PartitionCommand) -> None:
         """Have a command happen. Nothing of it is promised before an action says so."""
+        if self.failure is not None:
+            return  # nobody will ever apply it
         self._queue.append(command)
-        if not self._scheduled and not self._busy and self.failure is None:
+        if not self._scheduled and not self._busy:
             self._scheduled = True
             self._quiet.clear()
             self._loop.call_soon(self._next_turn)
@@ -101,6 +103,8 @@ class PartitionLoop:
 
     def _committed(self, error: BaseException | None) -> None:
         self._busy = False
+        if self.failure is not None:
+            return
         if error is not None:
             self._fail(StorageError(f"partition {self.index} cannot commit: {error}"))
             return
@@ -109,8 +113,12 @@ class PartitionLoop:
         if self._queue:
             self._close_batch()
         perform, index = self._perform, self.index
-        for action in actions:
-            perform(index, action)
+        try:
+            for action in actions:
+                perform(index, action)
+        except Exception as bug:  # the tables say that it is done: whoever depends on it would wait for ever
+            self._fail(bug)
+            return
         if not self._busy and not self._scheduled:
             if self._queue:
                 self._scheduled = True
@@ -119,8 +127,9 @@ class PartitionLoop:
                 self._quiet.set()
 
     def _fail(self, error: BaseException) -> None:
-        self.failure = error
+        self.failure = self.failure or error
         self._busy = False
+        self._queue.clear()
         self._quiet.set()
         _log.critical("partition %d stopped: %s", self.index, error, exc_info=error)
         self._on_failure(error)
@@ -134,4 +143,6 @@ class PartitionLoop:
     def close(self) -> None:
         """Let go of the store."""
         self.failure = self.failure or StorageError(f"partition {self.index} is closed")
+        self._queue.clear()
+        self._quiet.set()
         self._storage.close()

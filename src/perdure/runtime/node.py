@@ -106,6 +106,7 @@ class Node:
         for timer in self._timers:
             if timer is not None:
                 timer[1].cancel()
+        self.courier.close()
         for partition in self.partitions:
             partition.close()
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from perdure.core.tables import TABLES, Key, Table, Tables
+from perdure.core.tables import TABLES, Key, StateChange, Table, Tables
 from perdure.model import commands as c
 from perdure.model import entries as e
 from perdure.model.entries import Entry
@@ -107,7 +107,8 @@ class Ledger:
     """Every write that the disk has, in order, and the tables that follow from them.
 
     `tables[p]` holds partition p's rows by table. `known` holds every invocation that was ever accepted, by id;
-    `recorded` the result of every step, by its token.
+    `recorded` the result of every step, by its token; `signals` every signal's, by invocation and name or number;
+    `promises` every promise's, by workflow id and name.
     """
 
     def __init__(self, partitions: int, complain: Complain) -> None:
@@ -115,6 +116,8 @@ class Ledger:
         self.known: dict[bytes, Known] = {}
         self.by_number: dict[tuple[int, int], Known] = {}
         self.recorded: dict[str, e.Value | e.Failure] = {}
+        self.signals: dict[tuple[bytes, int | str], list[e.Value | e.Failure | e.Void]] = {}
+        self.promises: dict[tuple[str, str], e.Value | e.Failure] = {}
         self.complain = complain
         self._applied: list[list[tuple[c.PartitionCommand, list[tuple[Table[Any], Key, Any]]]]] = [
             [] for _ in range(partitions)
@@ -292,6 +295,10 @@ class Lifecycle(Checker):
         known = Known(write.partition, row, input_uid(journal[row.number, 0][1]))
         self.ledger.known[row.id] = known
         self.ledger.by_number[write.partition, row.number] = known
+        if row.restarted_from is not None:
+            for entry in journal_of(self.ledger.tables[write.partition], row.number):
+                if isinstance(entry, e.Signal):
+                    self.ledger.signals.setdefault((row.id, entry.signal), []).append(entry.result)
 
 
 class StepsRecordedOnce(Checker):
@@ -308,8 +315,10 @@ class StepsRecordedOnce(Checker):
             self.complain(
                 f"the journal of {self.who(write)} was changed at {write.key[1]}: {write.before[1]} -> {entry}"
             )
+        known = self.who(write)
+        if isinstance(entry, e.Signal) and known is not None:
+            self.ledger.signals.setdefault((known.id, entry.signal), []).append(entry.result)
         if isinstance(entry, e.Completion) and entry.type == e.RUN_COMPLETION:
-            known = self.who(write)
             if known is None or isinstance(write.command, c.Restart):
                 return
             token = f"{known.text}-{entry.completion_id}"
@@ -519,6 +528,71 @@ class Counters(Checker):
                 self.complain(f"{self.who(write)} answers {row.status.result.content!r} and wrote {added}")
 
 
+class StateFollowsJournals(Checker):
+    """An object's state is what its journals, in the order of the lock, made of it; and that is what is read."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(ledger)
+        self._state: dict[Key, dict[str, bytes]] = {}
+
+    def listens(self) -> dict[str, Callable[[Write], None]]:
+        return {"journal": self._journal, "inbox": self._inbox, "state": self._changed, "invocation": self._forgotten}
+
+    def _of(self, owner: Key) -> dict[str, bytes]:
+        return self._state.setdefault(owner, {})
+
+    def _journal(self, write: Write) -> None:
+        known = self.who(write)
+        if write.value is None or known is None or isinstance(write.command, c.Restart):
+            return
+        entry = write.value[1]
+        state = self._of((known.target.service, known.target.key))
+        if isinstance(entry, e.SetState):
+            state[entry.key] = entry.value
+        elif isinstance(entry, e.ClearState):
+            state.pop(entry.key, None)
+        elif isinstance(entry, e.ClearAllState):
+            state.clear()
+        elif known.target.kind in (HandlerKind.EXCLUSIVE, HandlerKind.WORKFLOW):  # a shared one reads an older state
+            if isinstance(entry, e.GetEagerState):
+                value = state.get(entry.key)
+                if entry.result != (e.VOID if value is None else e.Value(value)):
+                    self.complain(f"{known} read {entry.result} of {entry.key}, which is {value!r}")
+            elif isinstance(entry, e.GetEagerStateKeys) and list(entry.keys) != sorted(state):
+                self.complain(f"{known} read the keys {entry.keys}, and they are {sorted(state)}")
+
+    def _inbox(self, write: Write) -> None:
+        if write.value is None and isinstance(write.before, StateChange):
+            self._change(write.key[:2], write.before)
+
+    def _changed(self, write: Write) -> None:
+        if isinstance(write.command, c.ChangeState):  # nobody held the object, so it was changed at once
+            self._change(write.key[:2], StateChange(write.command.changes, write.command.replace))
+
+    def _change(self, owner: Key, change: StateChange) -> None:
+        state = self._of(owner)
+        if change.replace:
+            state.clear()
+        for name, value in change.changes.items():
+            if value is None:
+                state.pop(name, None)
+            else:
+                state[name] = value
+
+    def _forgotten(self, write: Write) -> None:
+        if write.value is None and write.before.target.kind is HandlerKind.WORKFLOW:
+            self._state.pop((write.before.target.service, write.before.target.key), None)
+
+    def end(self) -> None:
+        for tables in self.ledger.tables:
+            found: dict[Key, dict[str, bytes]] = {}
+            for key, value in tables["state"].items():
+                found.setdefault(key[:2], {})[key[2]] = value
+            for owner, state in found.items():
+                if self._state.get(owner, {}) != state:
+                    self.complain(f"the state of {owner} is {state}, and should be {self._state.get(owner)}")
+
+
 class Promises(Checker):
     """A promise is completed once."""
 
@@ -526,6 +600,8 @@ class Promises(Checker):
         return {"promise": self._promise}
 
     def _promise(self, write: Write) -> None:
+        if write.value is not None and write.value.result is not None:
+            self.ledger.promises[write.key[1], write.key[2]] = write.value.result
         if write.before is not None and write.value is not None and write.before.result is not None:
             self.complain(f"promise {write.key} was completed with {write.before.result} and then {write.value.result}")
 
@@ -571,6 +647,7 @@ CHECKERS: tuple[type[Checker], ...] = (
     CalledOnce,
     CallersToldTheTruth,
     Counters,
+    StateFollowsJournals,
     Promises,
     DeliveredOnce,
 )

@@ -106,7 +106,8 @@ class Player:
             raise
         # The journal's time is that of the last notification. What is known without one may be known at another
         # time in the next run, if this one ends before the journal has it.
-        run.saw(uid, f"{self.ctx.now().timestamp()} {value}" if kind in _TOLD else value)
+        told = kind in _TOLD or (kind == "sleep" and op[2] > 0)
+        run.saw(uid, f"{self.ctx.now().timestamp()} {value}" if told else value)
         if not self.run.over:
             _watching().count(f"did {kind}")
         return value
@@ -259,7 +260,9 @@ async def _op_lock(player: Player, uid: str, digest: int, branches: list[list[Op
 async def _op_awakeable(player: Player, uid: str, digest: int) -> str:
     awakeable = player.ctx.awakeable()
     await player.ctx.run(f"{uid}:publish", _publish, awakeable.id)
-    return str(await awakeable)
+    value = str(await awakeable)
+    _watching().saw_awakeable(awakeable.id, value)
+    return value
 
 
 async def _op_resolve_awakeable(player: Player, uid: str, digest: int, index: int, reject: bool) -> str:
@@ -273,7 +276,9 @@ async def _op_resolve_awakeable(player: Player, uid: str, digest: int, index: in
 
 async def _op_signal(player: Player, uid: str, digest: int, name: str) -> str:
     _watching().expected[player.ctx.invocation_id, name] = None
-    return str(await player.ctx.signal(name))
+    value = str(await player.ctx.signal(name))
+    _watching().saw_signal(player.run, name, value)
+    return value
 
 
 async def _op_flaky(player: Player, uid: str, digest: int, times: int, retry_after_ms: int | None) -> str:
@@ -330,10 +335,11 @@ async def _op_clear(player: Player, uid: str, digest: int, name: str | None) -> 
 async def _op_promise(player: Player, uid: str, digest: int, name: str, how: str) -> str:
     assert isinstance(player.ctx, SharedContext)
     promise = player.ctx.promise(name)
-    if how == "await":
-        return str(await promise)
-    if how == "peek":
-        return str(await promise.peek())
+    if how in ("await", "peek"):
+        value = await promise if how == "await" else await promise.peek()
+        if value is not None:
+            _watching().saw_promise(player.ctx.key, name, value)
+        return str(value)
     try:
         if how == "resolve":
             await promise.resolve(uid)
@@ -372,7 +378,7 @@ KINDS: dict[str, Callable[..., Awaitable[str]]] = {
     "clear": _op_clear,
     "promise": _op_promise,
 }
-_TOLD = frozenset("step plain call send awakeable resolve_awakeable signal promise".split())
+_TOLD = frozenset("step plain call send resolve_awakeable promise".split())
 _SILENT = frozenset(
     "get keys gather group race completed timeout try cleanup queue lock chance set clear flaky".split()
 )

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 
 from perdure.model import entries as e
-from perdure.model.ids import parse_invocation_id
+from perdure.model.ids import parse_awakeable_id, parse_invocation_id
 from perdure.sdk.steps import StepInfo
 from perdure.testing.oracle import Ledger
 
@@ -18,13 +18,14 @@ __all__ = ["Run", "Witness"]
 class Run:
     """One run of a handler's code, from its first line on: the first, or a replay."""
 
-    __slots__ = ("_witness", "invocation", "over", "owner", "seen")
+    __slots__ = ("_witness", "invocation", "over", "owner", "seen", "signals")
 
     def __init__(self, witness: "Witness", invocation: str, owner: str | None) -> None:
         self._witness = witness
         self.invocation = invocation
         self.owner = owner
         self.seen = 0
+        self.signals: dict[str, int] = {}  # of each name, up to which it got them
         self.over = False  # the code failed in a way that will not replay; what it sees from here on is nothing
 
     @classmethod
@@ -151,6 +152,38 @@ class Witness:
             self.complain(f"the journal has {text} for {token}, the code was told {outcome}")
         elif outcome not in self._outcomes.get(token, ()):
             self.complain(f"the journal has {text} for {token}, which that step never returned")
+
+    # What comes from elsewhere
+
+    def _sent(self, invocation: str, signal: int | str) -> list[str]:
+        """The values of the signals of that name or number in the journal, in order."""
+        sent = self.ledger.signals.get((parse_invocation_id(invocation), signal), [])
+        return [str(json.loads(result.content)) for result in sent if isinstance(result, e.Value)]
+
+    def saw_signal(self, run: Run, name: str, value: str) -> None:
+        """Signals of a name are got in the order in which they were journaled, each once."""
+        if self.alive:
+            sent = self._sent(run.invocation, name)
+            following = run.signals.get(name, 0)
+            if value not in sent[following:]:
+                self.complain(f"{run.invocation} got {value} of signals {name} {sent}, after {following} of them")
+            else:
+                run.signals[name] = sent.index(value, following) + 1
+
+    def saw_awakeable(self, id: str, value: str) -> None:
+        """The first completion of an awakeable counts."""
+        if self.alive:
+            invocation, number = parse_awakeable_id(id)
+            sent = self.ledger.signals.get((invocation, number), [])
+            if not sent or sent[0] != e.Value(json.dumps(value).encode()):
+                self.complain(f"awakeable {id} was awaited with {value}; the journal has {sent}")
+
+    def saw_promise(self, key: str, name: str, value: str) -> None:
+        """A promise has the value that it was resolved with."""
+        if self.alive:
+            known = self.ledger.promises.get((key, name))
+            if known != e.Value(json.dumps(value).encode()):
+                self.complain(f"promise {name} of {key} was awaited with {value}; it has {known}")
 
     # Clients
 
