@@ -68,7 +68,7 @@ def _answers(partitions: Sequence[Rows], rows: Rows, invocation: Invocation, und
             if not isinstance(behind, e.Completion) or behind.completion_id != entry.completion_id:
                 yield f"{invocation.target}: entry {index} was not answered at once"
         elif isinstance(entry, e.GetPromise) and entry.completion_id not in answered:
-            waiter = Waiter(invocation.id, entry.completion_id, e.GET_PROMISE_COMPLETION)
+            waiter = Waiter(invocation.id, entry.completion_id, e.GET_PROMISE_COMPLETION, invocation.number)
             name = (invocation.target.service, invocation.target.key, entry.key)
             promise: Promise | None = rows["promise"].get(name)
             if promise is None or waiter not in promise.waiters:
@@ -76,7 +76,7 @@ def _answers(partitions: Sequence[Rows], rows: Rows, invocation: Invocation, und
         elif isinstance(entry, e.Call | e.AttachInvocation) and entry.completion_id not in answered:
             callee = _callee(entry, answered)
             kind = e.CALL_COMPLETION if isinstance(entry, e.Call) else e.ATTACH_COMPLETION
-            waiter = Waiter(invocation.id, entry.completion_id, kind)
+            waiter = Waiter(invocation.id, entry.completion_id, kind, invocation.number)
             if not _known(partitions, callee, waiter) and not any(_carries(message, waiter) for message in under_way):
                 yield f"{invocation.target}: entry {index} waits for an answer that nobody will give"
 

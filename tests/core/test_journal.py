@@ -103,7 +103,7 @@ def test_a_call_makes_its_callee_in_the_same_batch() -> None:
     world.call(id, "greeter/greet", (1, 2), callee)
     assert answer(world, id) == e.InvocationIdResult(text(callee))
     assert world.started() == [callee]
-    assert world[callee].waiters == (Waiter(id, 2, e.CALL_COMPLETION),)
+    assert world[callee].waiters == (Waiter(id, 2, e.CALL_COMPLETION, world[id].number),)
     assert not check([world.snapshot()])
     world.end(callee, e.Failure(400, "no"))
     assert answer(world, id) == e.Failure(400, "no")
@@ -243,7 +243,7 @@ def test_attach_and_get_output() -> None:
     assert answer(world, id) == e.VOID
     world.append(id, e.AttachInvocation(named, 2))
     assert not world.actions
-    asked = Waiter(id, 2, e.ATTACH_COMPLETION)
+    asked = Waiter(id, 2, e.ATTACH_COMPLETION, world[id].number)
     world.apply(c.Deliver(AT, 0, 1, c.AttachFrom(target, asked, True)))
     assert world[target].waiters == (asked,)  # asking again changes nothing
     world.end(target)

@@ -1,5 +1,9 @@
 """What people do to invocations: cancel, kill, pause, resume, purge, restart, look at them, edit state."""
 
+from collections.abc import Callable
+from functools import wraps
+from typing import TypeVar
+
 from msgspec.structs import replace
 
 from perdure.core import inbox, lifecycle
@@ -49,6 +53,10 @@ __all__ = [
     "signal",
 ]
 
+C = TypeVar("C", Cancel, Kill, Pause, Resume, Purge, Restart)
+
+COMPLETED = Refused(409, "the invocation is completed")
+
 
 def _reply(turn: Turn, token: int | None, outcome: Done | Refused) -> None:
     if token is not None:
@@ -57,6 +65,17 @@ def _reply(turn: Turn, token: int | None, outcome: Done | Refused) -> None:
 
 def _unknown(invocation: bytes) -> Refused:
     return Refused(404, f"invocation {format_invocation_id(invocation)} not found")
+
+
+def _order(act: Callable[[Turn, Invocation, C], Done | Refused]) -> Callable[[Turn, C], None]:
+    """What people order is about one invocation: find it, act, and say what came of it."""
+
+    @wraps(act)
+    def ordered(turn: Turn, command: C) -> None:
+        invocation = lifecycle.find(turn, command.id)
+        _reply(turn, command.token, _unknown(command.id) if invocation is None else act(turn, invocation, command))
+
+    return ordered
 
 
 def _withdraw(turn: Turn, invocation: Invocation, failure: Failure) -> None:
@@ -76,35 +95,27 @@ def signal(turn: Turn, command: SendSignalTo) -> None:
     _reply(turn, command.token, Done())
 
 
-def cancel(turn: Turn, command: Cancel) -> None:
+@_order
+def cancel(turn: Turn, invocation: Invocation, command: Cancel) -> Done | Refused:
     """Withdraw what has not begun; let the code of everything else see a cancellation."""
-    invocation = lifecycle.find(turn, command.id)
-    if invocation is None:
-        _reply(turn, command.token, _unknown(command.id))
-        return
     status = invocation.status
     if isinstance(status, Completed):
-        _reply(turn, command.token, Refused(409, "the invocation is completed"))
-    elif isinstance(status, Scheduled | Inboxed):
+        return COMPLETED
+    if isinstance(status, Scheduled | Inboxed):
         _withdraw(turn, invocation, Failure(409, "canceled"))
-        _reply(turn, command.token, Done())
-    else:
-        lifecycle.notify(turn, invocation, Signal(CANCEL_SIGNAL, VOID, turn.at))
-        if isinstance(status, Paused) or (isinstance(status, Invoked) and status.retry_at is not None):
-            lifecycle.wake(turn, invocation)
-        _reply(turn, command.token, Done(pending=True))
+        return Done()
+    lifecycle.notify(turn, invocation, Signal(CANCEL_SIGNAL, VOID, turn.at))
+    if isinstance(status, Paused) or (isinstance(status, Invoked) and status.retry_at is not None):
+        lifecycle.wake(turn, invocation)
+    return Done(pending=True)
 
 
-def kill(turn: Turn, command: Kill) -> None:
+@_order
+def kill(turn: Turn, invocation: Invocation, command: Kill) -> Done | Refused:
     """End it without its code, and the calls it waits for."""
-    invocation = lifecycle.find(turn, command.id)
-    if invocation is None:
-        _reply(turn, command.token, _unknown(command.id))
-        return
     status = invocation.status
     if isinstance(status, Completed):
-        _reply(turn, command.token, Refused(409, "the invocation is completed"))
-        return
+        return COMPLETED
     failure = Failure(409, "killed")
     if isinstance(status, Scheduled | Inboxed):
         _withdraw(turn, invocation, failure)
@@ -113,7 +124,7 @@ def kill(turn: Turn, command: Kill) -> None:
             turn.post(callee, Kill(turn.at, callee))
         turn.actions.append(AbortAttempt(invocation.number))
         lifecycle.finish(turn, invocation, failure)
-    _reply(turn, command.token, Done())
+    return Done()
 
 
 def _open_calls(turn: Turn, invocation: Invocation) -> list[bytes]:
@@ -129,81 +140,60 @@ def _open_calls(turn: Turn, invocation: Invocation) -> list[bytes]:
     return callees
 
 
-def pause(turn: Turn, command: Pause) -> None:
+@_order
+def pause(turn: Turn, invocation: Invocation, command: Pause) -> Done | Refused:
     """Stop running it until somebody resumes it."""
-    invocation = lifecycle.find(turn, command.id)
-    if invocation is None:
-        _reply(turn, command.token, _unknown(command.id))
-        return
     status = invocation.status
     if isinstance(status, Invoked | Suspended):
         turn.actions.append(AbortAttempt(invocation.number))
         failure = status.failure if isinstance(status, Invoked) else None
         lifecycle.move(turn, invocation, Paused(turn.at, failure))
-        _reply(turn, command.token, Done(pending=True))
-    elif isinstance(status, Paused):
-        _reply(turn, command.token, Done())
-    else:
-        _reply(turn, command.token, Refused(409, f"the invocation is {type(status).__name__.lower()}, not running"))
+        return Done(pending=True)
+    if isinstance(status, Paused):
+        return Done()
+    return Refused(409, f"the invocation is {type(status).__name__.lower()}, not running")
 
 
-def resume(turn: Turn, command: Resume) -> None:
+@_order
+def resume(turn: Turn, invocation: Invocation, command: Resume) -> Done | Refused:
     """Run a paused, suspended or backing-off invocation now, its failures forgiven."""
-    invocation = lifecycle.find(turn, command.id)
-    if invocation is None:
-        _reply(turn, command.token, _unknown(command.id))
-        return
     status = invocation.status
     if isinstance(status, Completed):
-        _reply(turn, command.token, Refused(409, "the invocation is completed"))
-        return
+        return COMPLETED
     if isinstance(status, Scheduled | Inboxed):
-        _reply(turn, command.token, Refused(425, "the invocation has not begun"))
-        return
+        return Refused(425, "the invocation has not begun")
     if not isinstance(status, Invoked) or status.retry_at is not None:
         lifecycle.wake(turn, invocation)
-    _reply(turn, command.token, Done())
+    return Done()
 
 
-def purge(turn: Turn, command: Purge) -> None:
+@_order
+def purge(turn: Turn, invocation: Invocation, command: Purge) -> Done | Refused:
     """Forget a completed invocation, or its journal."""
-    invocation = lifecycle.find(turn, command.id)
-    if invocation is None:
-        _reply(turn, command.token, _unknown(command.id))
-    elif not isinstance(invocation.status, Completed):
-        _reply(turn, command.token, Refused(409, "the invocation is not completed"))
+    if not isinstance(invocation.status, Completed):
+        return Refused(409, "the invocation is not completed")
+    if command.journal_only:
+        turn.tables.drop(JOURNAL, (invocation.number,))
     else:
-        if command.journal_only:
-            turn.tables.drop(JOURNAL, (invocation.number,))
-        else:
-            lifecycle.forget(turn, invocation)
-        _reply(turn, command.token, Done())
+        lifecycle.forget(turn, invocation)
+    return Done()
 
 
-def restart(turn: Turn, command: Restart) -> None:
+@_order
+def restart(turn: Turn, invocation: Invocation, command: Restart) -> Done | Refused:
     """Run a completed invocation again as a new one, from the first `keep` entries of its journal."""
-    source = lifecycle.find(turn, command.id)
-    refusal: Refused | None = None
-    if source is None:
-        refusal = _unknown(command.id)
-    elif not isinstance(source.status, Completed):
-        refusal = Refused(409, "the invocation is still running")
-    elif source.target.kind is HandlerKind.WORKFLOW:
-        refusal = Refused(422, "a workflow runs once per id and cannot be restarted")
-    if source is None or refusal is not None:
-        _reply(turn, command.token, refusal or _unknown(command.id))
-        return
-    entries = [entry for _, entry in turn.tables.journal(source.number)]
+    if not isinstance(invocation.status, Completed):
+        return Refused(409, "the invocation is still running")
+    if invocation.target.kind is HandlerKind.WORKFLOW:
+        return Refused(422, "a workflow runs once per id and cannot be restarted")
+    entries = [entry for _, entry in turn.tables.journal(invocation.number)]
     if not entries or not isinstance(entries[0], Input):
-        _reply(turn, command.token, Refused(410, "the journal, and with it the input, is no longer kept"))
-        return
+        return Refused(410, "the journal, and with it the input, is no longer kept")
     if not 1 <= command.keep <= len(entries):
-        _reply(turn, command.token, Refused(400, f"keep must be from 1 to {len(entries)}, the length of the journal"))
-        return
+        return Refused(400, f"keep must be from 1 to {len(entries)}, the length of the journal")
     problem = _incomplete(entries, command.keep)
     if problem is not None:
-        _reply(turn, command.token, Refused(400, problem))
-        return
+        return Refused(400, problem)
     number = turn.tables.count("number")
     turn.tables.put(INVOCATION_ID, lifecycle.id_key(command.new_id), number)
     for entry in _prefix(entries, command.keep):
@@ -212,14 +202,14 @@ def restart(turn: Turn, command: Restart) -> None:
     fresh = Invocation(
         number,
         command.new_id,
-        source.target,
+        invocation.target,
         Scheduled(turn.at),
         turn.at,
-        retention=source.retention,
-        restarted_from=source.id,
+        retention=invocation.retention,
+        restarted_from=invocation.id,
     )
     lifecycle.begin(turn, fresh)
-    _reply(turn, command.token, Done(new_id=command.new_id))
+    return Done(new_id=command.new_id)
 
 
 def _completion_ids(entries: list[Entry]) -> set[int]:

@@ -68,6 +68,8 @@ def append_call(turn: Turn, command: AppendCall) -> None:
     turn.tables.append(command.number, turn.at, entry)
     known = e.InvocationIdResult(format_invocation_id(callee.id))
     _answer(turn, invocation, e.CALL_INVOCATION_ID_COMPLETION, entry.invocation_id_completion_id, known)
+    if callee.waiter is not None:
+        callee = replace(callee, waiter=replace(callee.waiter, number=invocation.number))
     turn.post(callee.id, callee)
 
 
@@ -122,7 +124,7 @@ def _get_promise(turn: Turn, invocation: Invocation, entry: e.GetPromise) -> Non
     if promise.result is not None:
         _answer(turn, invocation, e.GET_PROMISE_COMPLETION, entry.completion_id, promise.result)
         return
-    waiter = Waiter(invocation.id, entry.completion_id, e.GET_PROMISE_COMPLETION)
+    waiter = Waiter(invocation.id, entry.completion_id, e.GET_PROMISE_COMPLETION, invocation.number)
     turn.tables.put(PROMISE, key, Promise(waiters=(*promise.waiters, waiter)))
 
 
@@ -174,13 +176,13 @@ def resolve_target(target: e.InvocationTarget | e.IdempotentTarget | e.WorkflowT
 
 def _attach(turn: Turn, invocation: Invocation, entry: e.AttachInvocation) -> None:
     target = resolve_target(entry.target)
-    waiter = Waiter(invocation.id, entry.completion_id, e.ATTACH_COMPLETION)
+    waiter = Waiter(invocation.id, entry.completion_id, e.ATTACH_COMPLETION, invocation.number)
     turn.post(target, AttachFrom(target, waiter, True))
 
 
 def _get_output(turn: Turn, invocation: Invocation, entry: e.GetInvocationOutput) -> None:
     target = resolve_target(entry.target)
-    waiter = Waiter(invocation.id, entry.completion_id, e.GET_OUTPUT_COMPLETION)
+    waiter = Waiter(invocation.id, entry.completion_id, e.GET_OUTPUT_COMPLETION, invocation.number)
     turn.post(target, AttachFrom(target, waiter, False))
 
 

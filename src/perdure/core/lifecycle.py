@@ -353,7 +353,7 @@ def completed_call(turn: Turn, command: CompleteCall) -> None:
     """A result has come for an entry of one of our journals."""
     waiter = command.waiter
     invocation = find(turn, waiter.invocation)
-    if invocation is not None:
+    if invocation is not None and invocation.number == waiter.number:
         result = VOID if command.result is None else command.result
         notify(turn, invocation, Completion(waiter.type, waiter.completion_id, result, turn.at))
 

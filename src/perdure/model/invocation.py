@@ -43,11 +43,16 @@ class Retention(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Waiter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A command in another journal that the result completes; `type` is the notification's number."""
+    """A command in another journal that the result completes; `type` is the notification's number.
+
+    `number` tells the invocation from a later one with the same id: ids that are made of keys come back once the
+    first is forgotten.
+    """
 
     invocation: bytes
     completion_id: int
     type: int
+    number: int = 0
 
 
 class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):

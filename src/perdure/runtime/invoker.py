@@ -5,6 +5,7 @@ any wait, attempts that are idle are asked to suspend, those idle longest first,
 sleep do not keep the next one from running.
 """
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Protocol
 
 from perdure.model import entries as e
 from perdure.model.actions import ReplayedJournal, StartAttempt
-from perdure.model.commands import Invoke, Load, PartitionCommand
+from perdure.model.commands import Fail, Invoke, Load, PartitionCommand
 from perdure.model.ids import random_seed
 from perdure.model.invocation import AttemptFailure, Invocation, Invoked
 from perdure.model.services import HandlerInfo, RetryPolicy
@@ -72,6 +73,7 @@ class Invoker:
 
     def __init__(self, environment: Environment, registry: Registry, transport: Transport, limit: int) -> None:
         self._environment = environment
+        self._loop = asyncio.get_running_loop()
         self._registry = registry
         self._transport = transport
         self._limit = limit
@@ -167,8 +169,11 @@ class Invoker:
                 live.attempt.output = entry.result
             if not isinstance(entry, e.Completion | e.Signal):
                 break
-        live.duplex = self._transport.open(start, partial(self._receive, live))
-        live.duplex.begin()
+        try:
+            live.duplex = self._transport.open(start, partial(self._receive, live))
+            live.duplex.begin()
+        except Exception as error:
+            self._broken(live, error)
 
     def loaded(self, partition: int, action: StartAttempt) -> bool:
         """Whether this is the journal that a live attempt asked for; it then begins."""
@@ -187,7 +192,23 @@ class Invoker:
             return
         if live.idle_timer is not None:
             self._no_longer_idle(live)
-        live.duplex.notify(notification)
+        try:
+            live.duplex.notify(notification)
+        except Exception as error:
+            self._broken(live, error)
+
+    def _broken(self, live: Live, error: Exception) -> None:
+        """A bug of the other end. It ends this attempt; what else is to be done does not suffer."""
+        target, attempt, environment = live.invocation.target, live.attempt, self._environment
+        _log.error("%s: attempt %d broke: %r", target, live.invocation.attempts, error, exc_info=error)
+        if not attempt.ended:
+            at = environment.clock.now_ms()
+            live.submit(
+                attempt.fail(AttemptFailure(f"the attempt broke: {error!r}", 500, at), at, environment.chance())
+            )
+        if live.duplex is not None:
+            live.duplex.abort()
+        self._gone(live)
 
     def abort(self, partition: int, number: int) -> None:
         """Hang up on an attempt, live or waiting."""
@@ -204,13 +225,24 @@ class Invoker:
 
     def _receive(self, live: Live, message: FromHandler) -> None:
         environment, attempt = self._environment, live.attempt
+        if attempt.ended:
+            return  # it was refused and will hear of it, or is gone
         command = attempt.receive(message, environment.clock.now_ms(), environment.chance())
         if command is not None:
             live.submit(command)
-        if type(message) in PROGRESS:
+        if type(command) is Fail and type(message) is not Error:
+            self._refuse(live, command)
+        elif type(message) in PROGRESS:
             self._watch(live, message)
         if attempt.ended:
             self._gone(live)
+
+    def _refuse(self, live: Live, command: Fail) -> None:
+        """The handler may not do what it did. It is in the middle of it, so it is hung up on a moment later."""
+        target, duplex = live.invocation.target, live.duplex
+        _log.warning("%s: attempt %d failed: %s", target, live.invocation.attempts, command.failure.message)
+        if duplex is not None:
+            self._loop.call_soon(duplex.abort)
 
     def _watch(self, live: Live, message: FromHandler) -> None:
         """Notice what is more than a journal entry."""
@@ -252,8 +284,10 @@ class Invoker:
         """Others wait: have the attempt (of the handler `name`) that is idle longest suspend."""
         for live in self._idle.values():
             target = live.invocation.target
-            if live.duplex is not None and name in (None, (target.service, target.handler)):
-                live.duplex.close_input()
+            duplex = live.duplex
+            if duplex is not None and name in (None, (target.service, target.handler)):
+                self._no_longer_idle(live)  # whoever waits next asks another one
+                duplex.close_input()
                 return
 
     def _gone(self, live: Live) -> None:

@@ -29,6 +29,7 @@ COMMON = (
 ).split()
 STATEFUL = "get keys set incr incr clear".split()
 READING = "get keys".split()
+_BOUND = tuple(f'"{kind}"'.encode() for kind in ("chance", "awakeable", "incr", "set", "clear"))
 BRANCHED = frozenset("gather group race completed queue lock".split())
 
 
@@ -268,9 +269,8 @@ class Requests:
             return None
         known = self._witness.ledger.known[id]
         row = self._witness.ledger.tables[known.partition]["journal"].get((known.number, 0))
-        # Chance and awakeables belong to the id, which is another one; and a counter that was read has gone on since.
-        bound = row is None or known.target.service == "Counter"
-        bound = bound or any(kind in row[1].value for kind in (b'"chance"', b'"awakeable"', b'"incr"'))
+        # Chance and awakeables belong to the id, which is another one; and an object's state has gone on since.
+        bound = row is None or known.target.service == "Counter" or any(kind in row[1].value for kind in _BOUND)
         keep = 1 if bound else self._rng.choice((1, 3, 5))
         return Request(kind, id.hex(), lambda node: node.restart(id, keep), False)
 
