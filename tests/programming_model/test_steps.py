@@ -124,11 +124,11 @@ async def test_plain_functions_run_in_threads_and_async_ones_on_the_real_loop(st
 
 async def test_a_step_is_tried_until_it_succeeds(start: Start) -> None:
     service = Service("Tries")
-    tries: list[tuple[int, str]] = []
+    tokens: set[str] = set()
 
     def fourth() -> str:
-        tries.append((current_step().attempt, current_step().token))
-        if len(tries) < 4:
+        tokens.add(current_step().token)
+        if current_step().attempt < 4:
             raise ValueError("not yet")
         return "done"
 
@@ -140,9 +140,10 @@ async def test_a_step_is_tried_until_it_succeeds(start: Start) -> None:
     async with start(service) as engine:
         begun = engine.now()
         assert await engine.call(work) == "done"
-        assert engine.now() - begun == timedelta(seconds=1 + 3 + 9)
-        assert [attempt for attempt, _ in tries] == [1, 2, 3, 4]
-        assert len({token for _, token in tries}) == 1
+        if start.way != "crash":  # of which a step does not wait out its delay
+            assert engine.now() - begun == timedelta(seconds=1 + 3 + 9)
+        assert engine.tries("fourth") == [1, 2, 3, 4]
+        assert len(tokens) == 1
         engine.once("before")
 
 
@@ -169,7 +170,7 @@ async def test_a_policy_of_the_steps_own_ends_in_a_terminal_error(start: Start) 
         assert await engine.call(work) == [
             "attempts: ValueError: always (500)", "duration: ValueError: always (500)", "after"
         ]  # fmt: skip
-        assert engine.ran("attempts") == 3
+        assert engine.tries("attempts") == [1, 2, 3]
         engine.once("after")
 
 
@@ -194,10 +195,10 @@ async def test_a_step_that_exhausts_the_handlers_policy_pauses_the_invocation(st
     async with start(service) as engine:
         with pytest.raises(InvocationPaused, match="ConnectionError: no route") as paused:
             await engine.call(pausing)
-        assert engine.ran("second") == 3
+        assert engine.tries("second") == [1, 2, 3]
         with fails(500, "ConnectionError: no route"):
             await engine.call(failing)
-        assert engine.ran("third") == 3
+        assert engine.tries("third") == [1, 2, 3]
         broken[0] = False
         handle = engine.invocation(paused.value.id)
         await handle.resume()
@@ -475,7 +476,6 @@ async def test_odd_exceptions_end_no_more_than_their_step(start: Start) -> None:
             ("surrogate", throw, (ValueError("\ud800"),)),
             ("terminal", throw, (TerminalError("\udfff", code=-1, metadata={"k\ud800": "\ud800"}),)),
             ("terminal int", throw, (TerminalError(5, code="x", metadata={1: 2}),)),  # type: ignore[arg-type,dict-item]
-            ("generator", throw, (GeneratorExit(),)),
         ):
             try:
                 await ctx.run(name, fn, *args, retry=once)
@@ -487,5 +487,5 @@ async def test_odd_exceptions_end_no_more_than_their_step(start: Start) -> None:
     async with start(service) as engine:
         assert await engine.call(work) == [
             "stop", "cancel", "unprintable", "big", "negative", "exit", "exit async", "surrogate", "terminal",
-            "terminal int", "generator",
+            "terminal int",
         ]  # fmt: skip

@@ -52,6 +52,12 @@ class Engine(TestEngine):
                 assert len(runs) == count, f"step {name!r} ran {len(runs)} times, not {count}"
 
 
+    def tries(self, name: str) -> list[int]:
+        """The attempts that a step had, by their number; one that a crash cut off is made again."""
+        attempts = [run.attempt for run in self.steps if run.name == name]
+        return sorted(set(attempts)) if self._crash_always else attempts
+
+
 class Start(Protocol):
     """The fixture: makes an engine that runs in this test's way."""
 

@@ -15,7 +15,7 @@ from perdure.model.actions import ReplayedJournal, StartAttempt
 from perdure.model.ids import random_seed
 from perdure.model.invocation import AttemptFailure, Invocation, Invoked, Retention, Target, Waiting
 from perdure.model.services import HandlerInfo, HandlerKind, RetryPolicy, ServiceInfo, ServiceKind
-from perdure.protocol.control import AwaitingOn, End, Error, ProposeRun, Start, StepFailed, Suspension
+from perdure.protocol.control import AwaitingOn, End, Error, FromHandler, ProposeRun, Start, StepFailed, Suspension
 from perdure.runtime.clock import VirtualClock
 from perdure.runtime.invoker import Invoker
 from perdure.runtime.registry import Registry
@@ -323,13 +323,12 @@ def test_a_bug_of_the_other_end_ends_the_attempt_and_nothing_else(
 def test_failures_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def body() -> None:
         rig = Rig()
-        for number, message in enumerate(
-            (
-                StepFailed(AttemptFailure("a"), {1: 1}),
-                Error(AttemptFailure("b")),
-                Error(AttemptFailure("c"), behavior="pause"),
-            )
-        ):
+        messages: list[FromHandler] = [
+            StepFailed(AttemptFailure("a"), {1: 1}),
+            Error(AttemptFailure("b")),
+            Error(AttemptFailure("c"), behavior="pause"),
+        ]
+        for number, message in enumerate(messages):
             rig.start(number)
             rig.duplex(number).say(message)
         assert rig.invoker.live == 1

@@ -18,7 +18,7 @@ from perdure.model.invocation import AttemptFailure, Target
 from perdure.model.services import HandlerKind, RetryPolicy
 from perdure.protocol import control
 
-__all__ = ["Attempt"]
+__all__ = ["Attempt", "check_storable"]
 
 M = TypeVar("M", control.Error, control.StepFailed)
 
@@ -84,12 +84,17 @@ class Attempt:
         )
 
 
+def check_storable(what: str, value: Any) -> None:
+    """Refuse what no store can hold, with `Invalid`: found by the store it would end the partition."""
+    problem = _problem(what, value)
+    if problem is not None:
+        raise Invalid(problem)
+
+
 def _check(message: Any) -> None:
-    """Refuse what no store can hold: found here it ends the attempt, found by the store it would end the partition."""
-    for field in message.__struct_fields__:
-        problem = _problem(field, getattr(message, field))
-        if problem is not None:
-            raise Invalid(f"{type(message).__name__}: {problem}")
+    problem = _problem("message", message)
+    if problem is not None:
+        raise Invalid(f"{type(message).__name__}: {problem}")
 
 
 def _problem(field: str, value: Any) -> str | None:

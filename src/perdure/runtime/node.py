@@ -22,6 +22,7 @@ from perdure.model import ids
 from perdure.model.ids import InvocationId
 from perdure.model.invocation import Target, Waiter
 from perdure.model.services import HandlerKind
+from perdure.protocol.attempt import check_storable
 from perdure.runtime.clock import Clock, SystemClock, TimerHandle
 from perdure.runtime.courier import Courier
 from perdure.runtime.invoker import Invoker
@@ -211,6 +212,8 @@ class Node:
     # Ids
 
     def _check(self, target: Target, idempotency_key: str | None) -> None:
+        check_storable("key", target.key)
+        check_storable("idempotency key", idempotency_key)
         keyed = target.kind is not HandlerKind.PLAIN
         if keyed and not target.key:
             raise Invalid(f"{target.service}/{target.handler}: the key is missing")
@@ -277,6 +280,7 @@ class Node:
         `expires_at` is None on a result that this call waited for: only a result that was kept says until when it is.
         """
         self._check(target, idempotency_key)
+        check_storable("headers", headers)
         at = self.clock.now_ms()
         token = next(self._tokens)
         command = self._invoke(target, e.Input(body, headers), at, idempotency_key, None, token=token, wait=True)
@@ -315,6 +319,9 @@ class Node:
     ) -> a.Accepted:
         """Invoke a handler, maybe later; returns when the invocation is on disk."""
         self._check(target, idempotency_key)
+        check_storable("headers", headers)
+        if delay_ms is not None:
+            check_storable("delay_ms", max(delay_ms, 0))
         at = self.clock.now_ms()
         execute_at = at + delay_ms if delay_ms else None
         token = next(self._tokens)
@@ -347,6 +354,7 @@ class Node:
 
     async def signal(self, id: InvocationId, signal: e.Signal) -> None:
         """Send a signal; one that nobody can receive any more is nothing."""
+        check_storable("signal", signal)
         await self._ask(id, lambda token: c.SendSignalTo(self.clock.now_ms(), id, signal, token))
 
     async def complete_awakeable(self, awakeable_id: str, result: e.Value | e.Failure) -> None:
@@ -382,6 +390,7 @@ class Node:
 
     async def state(self, service: str, key: str) -> dict[str, bytes]:
         """An object's whole state."""
+        check_storable("key", key)
         owner = ids.partition_key_of(key) + bytes(16)
         answer = await self._ask(owner, lambda token: c.ReadState(self.clock.now_ms(), service, key, token))
         return dict(answer.values)
@@ -390,6 +399,7 @@ class Node:
         self, service: str, key: str, changes: dict[str, bytes | None], replace: bool = False
     ) -> a.Done:
         """Set (bytes) or clear (None) keys of an object's state, in turn with its exclusive invocations."""
+        check_storable("key", (service, key, *changes))
         owner = ids.partition_key_of(key) + bytes(16)
         return await self._ask(  # type: ignore[no-any-return]
             owner, lambda token: c.ChangeState(self.clock.now_ms(), service, key, changes, replace, token)

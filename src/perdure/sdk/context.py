@@ -21,6 +21,7 @@ from perdure.model.services import HandlerKind, RetryPolicy
 from perdure.sdk.driver import HandlerRun
 from perdure.sdk.serde import Serde, serde_for
 from perdure.sdk.service import resolve_handler
+from perdure.sdk.steps import in_step
 
 __all__ = [
     "Awakeable",
@@ -44,8 +45,8 @@ _UNTYPED = serde_for(None)
 def current_context() -> "Context":
     """The context of the handler this code runs in. Raises `LookupError` outside of one, and inside a step."""
     context = _CURRENT.get()
-    if context is None:
-        raise LookupError("current_context() is known only inside a handler")
+    if context is None or in_step():
+        raise LookupError("current_context() is known only inside a handler, and not in its steps")
     return context
 
 

@@ -32,7 +32,7 @@ from perdure.protocol.machine import Machine
 from perdure.sdk.eventloop import HandlerLoop, Timer
 from perdure.sdk.serde import Serde, SerdeError
 from perdure.sdk.service import HandlerDefinition
-from perdure.sdk.steps import Host, Step, clean, failure_of
+from perdure.sdk.steps import Host, Step, clean, failure_of, terminal_failure
 
 __all__ = ["HandlerRun", "MakeMain"]
 
@@ -398,6 +398,7 @@ class HandlerRun:
                 retry,
                 serde,
                 self.start.step_attempts.get(completion_id, 0),
+                machine.time,
                 self.start,
                 self._step_done,
             )
@@ -419,7 +420,7 @@ class HandlerRun:
                     if other.retry_at is not None:
                         other.back_off(self.host, max(0, other.retry_at - self.host.now_ms()), self._try_again)
 
-    def _step_done(self, step: Step, outcome: e.Value | e.Failure | Exception) -> None:
+    def _step_done(self, step: Step, outcome: e.Value | e.Failure | BaseException) -> None:
         if self.closed:
             return
         step.task = None
@@ -430,7 +431,7 @@ class HandlerRun:
         if self._exhausted is not None and not self.closed:
             self._fail_when_quiet(self._exhausted)
 
-    def _step_failed(self, step: Step, error: Exception) -> None:
+    def _step_failed(self, step: Step, error: BaseException) -> None:
         host, policy = self.host, step.retry or self.start.retry_policy
         failure = failure_of(error, host.now_ms())
         failure = AttemptFailure(
@@ -523,8 +524,8 @@ class HandlerRun:
             if error is None:
                 try:
                     result = e.Value(self.definition.output.serialize(main.result()))
-                except SerdeError as problem:
-                    result = e.Failure(500, f"the result of {self.start.target} cannot be written: {problem}")
+                except Exception as problem:  # a user's serde may raise anything
+                    result = e.Failure(500, clean(f"the result of {self.start.target} cannot be written: {problem}"))
             elif isinstance(error, AttemptGone | Suspended):
                 self._drop()
                 return
@@ -533,7 +534,7 @@ class HandlerRun:
                 if terminal is None:
                     self._retry(error)
                     return
-                result = e.Failure(terminal.code, clean(terminal.message), tuple(terminal.metadata.items()))
+                result = terminal_failure(terminal)
         try:
             self._machine.issue(e.Output(result))
         except AttemptGone:

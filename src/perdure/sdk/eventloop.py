@@ -130,9 +130,9 @@ class HandlerLoop(asyncio.AbstractEventLoop):
                         item.callback(*item.args)
                     else:
                         item.context.run(item.callback, *item.args)
-                except (KeyboardInterrupt, SystemExit):
+                except KeyboardInterrupt:
                     raise
-                except BaseException as error:
+                except BaseException as error:  # a SystemExit too: a handler must not take the engine along
                     self.call_exception_handler(
                         {"message": f"Exception in callback {item.callback!r}", "exception": error}
                     )

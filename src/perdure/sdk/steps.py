@@ -90,6 +90,11 @@ def current_step() -> StepInfo:
     return info
 
 
+def in_step() -> bool:
+    """Whether this code runs in a step."""
+    return _CURRENT.get() is not None
+
+
 def clean(text: str) -> str:
     """The text, with what is no Unicode (a file name's stray bytes, say) written out."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
@@ -105,13 +110,25 @@ def _message(error: BaseException) -> str:
 
 def failure_of(error: BaseException, at: int) -> AttemptFailure:
     """An exception, as it is kept for whoever looks."""
-    text = clean(_message(error))
+    try:
+        text = clean(_message(error))
+    except Exception:
+        text = "(it cannot be printed)"
     name = type(error).__name__
     stack = clean("".join(traceback.format_exception(error))[-STACK_LIMIT:])
-    code = getattr(error, "code", 500)
     return AttemptFailure(
-        f"{name}: {text}" if text else name, code if isinstance(code, int) else 500, at, stacktrace=stack
+        f"{name}: {text}" if text else name, _code(getattr(error, "code", 500)), at, stacktrace=stack
     )
+
+
+def terminal_failure(error: TerminalError) -> Failure:
+    """A terminal error as it is journaled: with the types that a journal has, whatever its raiser put into it."""
+    metadata = tuple((clean(str(name)), clean(str(value))) for name, value in error.metadata.items())
+    return Failure(_code(error.code), clean(str(error.message)), metadata)
+
+
+def _code(code: object) -> int:
+    return code if type(code) is int and 0 <= code < 1 << 32 else 500
 
 
 def _is_async(fn: Callable[..., Any]) -> bool:
@@ -130,6 +147,7 @@ class Step:
         "context",
         "fn",
         "is_async",
+        "issued_at",
         "kwargs",
         "name",
         "report",
@@ -153,8 +171,9 @@ class Step:
         retry: RetryPolicy | None,
         serde: Serde[Any],
         tries: int,
+        issued_at: int,
         start: Start,
-        report: "Callable[[Step, Value | Failure | Exception], None]",
+        report: "Callable[[Step, Value | Failure | BaseException], None]",
     ) -> None:
         self.completion_id = completion_id
         self.name = name
@@ -164,6 +183,7 @@ class Step:
         self.retry = retry
         self.serde = serde
         self.tries = tries
+        self.issued_at = issued_at
         self.start = start
         self.report = report
         self.is_async = _is_async(fn)
@@ -178,9 +198,9 @@ class Step:
         """Try it (again). To be called outside of the handler's loop."""
         self.retry_at = None
         self.timer = None
+        if self.started_at is None:  # after tries in an earlier attempt, the journal knows best when the first was
+            self.started_at = self.issued_at if self.tries else host.now_ms()
         self.tries += 1
-        if self.started_at is None:
-            self.started_at = host.now_ms()
         self.context.run(_CURRENT.set, StepInfo(self.name, self.tries, (self.start.id, self.completion_id)))
         self.task = asyncio.Task(self._execute(host), loop=host.loop, name=f"step {self.name}", context=self.context)
 
@@ -206,15 +226,13 @@ class Step:
         return self.retry_at is None
 
     async def _execute(self, host: Host) -> None:
-        outcome: Value | Failure | Exception
+        outcome: Value | Failure | BaseException
+        made: list[Any] = []
         try:
             if self.is_async:
                 value = await self.fn(*self.args, **self.kwargs)
             else:
-                context = self.context.copy()
-                value = await host.loop.run_in_executor(
-                    host.step_threads, lambda: context.run(self.fn, *self.args, **self.kwargs)
-                )
+                value = await host.loop.run_in_executor(host.step_threads, self._in_thread, self.context.copy(), made)
                 if inspect.isawaitable(value):
                     value = await value
             data = self.serde.serialize(value)
@@ -222,14 +240,34 @@ class Step:
                 self.serde.deserialize(data)  # what cannot be read must not be journaled
             outcome = Value(data)
         except TerminalError as error:
-            outcome = Failure(error.code, clean(error.message), tuple(error.metadata.items()))
+            outcome = terminal_failure(error)
         except SerdeError as error:
-            outcome = Failure(500, f"step {self.name!r}: {error}")
+            outcome = Failure(500, clean(f"step {self.name!r}: {error}"))
         except asyncio.CancelledError:
             if self.abandoned:
+                _discard(made)
                 return
             outcome = RetryableError(f"step {self.name!r} cancelled itself")
-        except Exception as error:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise  # meant for the process, and for this coroutine
+        except BaseException as error:  # a SystemExit too: a step must not take the engine along
             outcome = error
         if not self.abandoned:
             self.report(self, outcome)
+
+    def _in_thread(self, context: contextvars.Context, made: list[Any]) -> Any:
+        try:
+            value = context.run(self.fn, *self.args, **self.kwargs)
+        except StopIteration as error:  # no future can hold one
+            raise RuntimeError(f"step {self.name!r} raised StopIteration") from error
+        made.append(value)
+        if self.abandoned:
+            _discard(made)
+        return value
+
+
+def _discard(made: list[Any]) -> None:
+    """Close the coroutines that a step's function has returned and nobody is there to await."""
+    for value in made:
+        if inspect.iscoroutine(value):
+            value.close()

@@ -82,9 +82,12 @@ def _locks(tables: Rows) -> Iterator[str]:
                 yield f"position {key[2]} of the inbox of {owner} names {item.number}, which is {_short(waiting)}"
     for owner, lock in tables["lock"].items():
         holder = invocations.get((lock.holder,))
-        if holder is None or _owner(holder) != owner or holder.target.kind is not HandlerKind.EXCLUSIVE:
-            yield f"{owner} is held by {lock.holder}, which is {_short(holder)}"
-        elif not isinstance(holder.status, Invoked | Suspended | Paused):
+        if (
+            holder is None
+            or _owner(holder) != owner
+            or holder.target.kind is not HandlerKind.EXCLUSIVE
+            or not isinstance(holder.status, Invoked | Suspended | Paused)
+        ):
             yield f"{owner} is held by {lock.holder}, which is {_short(holder)}"
         if lock.queued != queued.pop(owner, 0):
             yield f"the lock of {owner} counts {lock.queued} in its inbox, and that is not so"

@@ -7,7 +7,7 @@ checkers. None of them asks the engine anything: each keeps what it needs to kno
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from perdure.core.tables import TABLES, Key, StateChange, Table, Tables
 from perdure.model import commands as c
@@ -28,7 +28,18 @@ _DROP = object()
 class Known:
     """What is known of an invocation that was accepted; outlives its rows."""
 
-    __slots__ = ("begun", "caller", "id", "number", "partition", "result", "status", "target", "text", "uid", "waited")
+    __slots__ = (
+        "caller",
+        "earlier",
+        "id",
+        "number",
+        "partition",
+        "result",
+        "status",
+        "target",
+        "text",
+        "uid",
+    )
 
     def __init__(self, partition: int, invocation: Invocation, uid: str) -> None:
         self.id = invocation.id
@@ -39,8 +50,9 @@ class Known:
         self.caller = invocation.caller
         self.uid = uid
         self.status: type[Any] = type(invocation.status)
-        self.begun = False
         self.result: e.Value | e.Failure | None = None
+        self.earlier: list[e.Value | e.Failure | None] = []
+        """The results of invocations of the same id that were withdrawn before they began, and so forgotten."""
 
     def __repr__(self) -> str:
         return f"{self.uid} ({self.target}, number {self.number} of partition {self.partition})"
@@ -196,13 +208,12 @@ class Ledger:
 
     def undelivered(self) -> int:
         """How many messages between partitions have been sent and not taken."""
-        sent = sum(
-            count
-            for source, tables in enumerate(self.tables)
-            for destination, other in enumerate(self.tables)
-            if (count := tables["meta"].get((f"sent:{destination}",), 0) - other["meta"].get((f"received:{source}",), 0))
-        )
-        return sent
+        under_way = 0
+        for source, tables in enumerate(self.tables):
+            for destination, others in enumerate(self.tables):
+                under_way += tables["meta"].get((f"sent:{destination}",), 0)
+                under_way -= others["meta"].get((f"received:{source}",), 0)
+        return under_way
 
     def row(self, known: Known) -> Invocation | None:
         return self.tables[known.partition]["invocation"].get((known.number,))
@@ -253,7 +264,7 @@ def _uid(body: bytes) -> str:
 class Lifecycle(Checker):
     """An accepted invocation moves only as it may, completes once, and is forgotten only after that."""
 
-    NEXT: dict[type[Any], tuple[type[Any], ...]] = {  # written from the manual, not from the core
+    NEXT: ClassVar[dict[type[Any], tuple[type[Any], ...]]] = {  # written from the manual, not from the core
         Scheduled: (Inboxed, Invoked, Completed),
         Inboxed: (Invoked, Completed),
         Invoked: (Suspended, Paused, Completed),
@@ -293,6 +304,8 @@ class Lifecycle(Checker):
     def _accepted(self, write: Write, row: Invocation) -> None:
         journal = self.ledger.tables[write.partition]["journal"]
         known = Known(write.partition, row, input_uid(journal[row.number, 0][1]))
+        if (old := self.ledger.known.get(row.id)) is not None:
+            known.earlier = [*old.earlier, old.result]
         self.ledger.known[row.id] = known
         self.ledger.by_number[write.partition, row.number] = known
         if row.restarted_from is not None:
@@ -523,9 +536,9 @@ class Counters(Checker):
         if row is None or row.target.service != "Counter" or row.target.handler != "add":
             return
         added = self._added.get((write.partition, row.number), [])
-        if isinstance(row.status, Completed) and isinstance(row.status.result, e.Value):
-            if added != [row.status.result.content]:
-                self.complain(f"{self.who(write)} answers {row.status.result.content!r} and wrote {added}")
+        result = row.status.result if isinstance(row.status, Completed) else None
+        if isinstance(result, e.Value) and added != [result.content]:
+            self.complain(f"{self.who(write)} answers {result.content!r} and wrote {added}")
 
 
 class StateFollowsJournals(Checker):

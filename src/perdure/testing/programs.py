@@ -83,8 +83,13 @@ class Player:
         self.policy = policy
         self.counting = asyncio.Lock()
         # A shared handler reads state as it is when it asks, and what it read counts once it is journaled, which is
-        # only certain when a later command has been answered. So of these no two runs need to agree.
-        self.silent = _SILENT if type(ctx) is SharedContext else frozenset()
+        # only certain when a later command has been answered. So of these no two runs need to agree. Nor, in part, in
+        # any handler with state that is read now along with the start and now when asked for, as its size will have it.
+        self.silent: frozenset[str] = frozenset()
+        if isinstance(ctx, SharedContext) and _watching().lazy:
+            self.silent = frozenset(KINDS)
+        elif type(ctx) is SharedContext:
+            self.silent = _SILENT
 
     async def play(self, ops: list[Op], digest: int = 0) -> int:
         """One operation after the other; what the branch has seen, as a number."""
@@ -378,10 +383,8 @@ KINDS: dict[str, Callable[..., Awaitable[str]]] = {
     "clear": _op_clear,
     "promise": _op_promise,
 }
-_TOLD = frozenset("step plain call send resolve_awakeable promise".split())
-_SILENT = frozenset(
-    "get keys gather group race completed timeout try cleanup queue lock chance set clear flaky".split()
-)
+_TOLD = frozenset(("step", "plain", "call", "send", "resolve_awakeable", "promise"))
+_SILENT = frozenset(KINDS) - _TOLD - {"sleep", "plain", "awakeable", "signal", "terminal"}
 
 
 # ---- handlers

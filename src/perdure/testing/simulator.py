@@ -24,6 +24,7 @@ import traceback
 import zlib
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -126,7 +127,7 @@ class Simulation:
         self.timeline = Timeline()
         self.wall = Wall(self.timeline)
         self.ledger = Ledger(self.settings.partitions, self.complain)
-        self.witness = Witness(self.ledger, self.complain)
+        self.witness = Witness(self.ledger, self.complain, lazy=self.settings.eager_state < 1000)
         author = Author(random.Random(f"{seed}/programs"), self.settings.longest_program)
         self._requests = Requests(random.Random(f"{seed}/requests"), author, self.witness)
         self._disks = [MemoryStorage() for _ in range(self.settings.partitions)]
@@ -271,7 +272,7 @@ class Simulation:
     def _boot(self) -> None:
         assert self._life is None
         settings = self.settings
-        loop = SimulatedLoop(self.timeline, self.complain)
+        loop = SimulatedLoop(self.timeline, self.complain)  # type: ignore[abstract]  # what is missing nobody uses
         asyncio._set_running_loop(loop)
         clock = SimulatedClock(loop, self.wall)
         host = SimulatedHost(loop, clock, self._chance.random, settings.replay_always)
@@ -388,33 +389,24 @@ class Simulation:
             return
         node = life.node
         live = {known.text: known for known in self.ledger.live()}
-        flows = {known.target.key: None for known in live.values() if known.target.service == "Flow"}
+        flows = {known.target.key: None for known in live.values() if known.target.key in self.witness.flows}
+        done = e.Value(b'"nudge"')
         for text, known in live.items():
             row = self.ledger.row(known)
             if row is not None and isinstance(row.status, Paused):
-                self._nudged(f"resume {text}", lambda id=InvocationId(known.id): node.resume(id))  # type: ignore[misc]
+                self._nudged(f"resume {text}", partial(node.resume, InvocationId(known.id)))
         for text, name in self.witness.expected:
             if text in live:
-                signal = e.Signal(name, e.Value(b'"nudge"'))
-                self._nudged(
-                    f"signal {text}",
-                    lambda id=parse_invocation_id(text), signal=signal: node.signal(id, signal),  # type: ignore[misc]
-                )
+                self._nudged(f"signal {text}", partial(node.signal, parse_invocation_id(text), e.Signal(name, done)))
         for awakeable in self.witness.awakeables:
             known_id = parse_awakeable_id(awakeable)[0]
             if known_id in self.ledger.known and self.ledger.known[known_id].status is not Completed:
-                self._nudged(
-                    f"awakeable {awakeable}",
-                    lambda id=awakeable: node.complete_awakeable(id, e.Value(b'"nudge"')),  # type: ignore[misc]
-                )
+                self._nudged(f"awakeable {awakeable}", partial(node.complete_awakeable, awakeable, done))
         for flow in flows:
             self._asked += 1
             ops = [["promise", f"n{self._asked}.{name}", name, "resolve"] for name in ("p0", "p1")]
             program = {"uid": f"n{self._asked}", "ops": ops}
-            self._nudged(
-                f"promises {flow}",
-                lambda key=flow, program=program: self._requests.invoke(node, "Flow/look", key, program, 0),  # type: ignore[misc]
-            )
+            self._nudged(f"promises {flow}", partial(self._requests.invoke, node, "Flow/look", flow, program, 0))
 
     def _nudged(self, what: str, ask: Callable[[], Any]) -> None:
         assert self._life is not None
@@ -594,15 +586,14 @@ def simulate(seed: int) -> Report:
     return Simulation(seed).run()
 
 
-def _report(report: Report, show_trace: bool) -> None:
-    if show_trace:
-        print("\n".join(report.trace))
+def _report(report: Report, show_trace: bool) -> str:
+    lines = [*report.trace] if show_trace else []
     if report.failures:
-        print(f"seed {report.seed} FAILED; repeat it: {report.repeat}")
-        for failure in report.failures:
-            print(f"    {failure}")
+        lines.append(f"seed {report.seed} FAILED; repeat it: {report.repeat}")
+        lines += [f"    {failure}" for failure in report.failures]
     elif show_trace:
-        print(f"seed {report.seed} passed, trace {report.digest}")
+        lines.append(f"seed {report.seed} passed, trace {report.digest}")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _simulate_briefly(seed: int) -> Report:
@@ -622,14 +613,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.seeds is None:
         report = simulate(options.seed)
-        _report(report, options.trace)
+        sys.stdout.write(_report(report, options.trace))
         return 1 if report.failures else 0
     failed = 0
     seeds = range(options.start, options.start + options.seeds)
     for report in _many(seeds, options.jobs):
-        _report(report, False)
+        sys.stdout.write(_report(report, False))
         failed += bool(report.failures)
-    print(f"{len(seeds)} seeds, {failed} failed")
+    sys.stdout.write(f"{len(seeds)} seeds, {failed} failed\n")
     return 1 if failed else 0
 
 

@@ -53,9 +53,13 @@ _NOBODY = _Nobody()
 
 
 class Witness:
-    """Sees everything that happens outside of the engine. `alive` is false while the process is dead."""
+    """Sees everything that happens outside of the engine. `alive` is false while the process is dead.
 
-    def __init__(self, ledger: Ledger, complain: Callable[[str], None]) -> None:
+    `lazy` says that objects' state is too large to go along with every start of a handler.
+    """
+
+    def __init__(self, ledger: Ledger, complain: Callable[[str], None], lazy: bool) -> None:
+        self.lazy = lazy
         self.ledger = ledger
         self.complain = complain
         self.alive = False
@@ -81,8 +85,6 @@ class Witness:
         known = self.ledger.known.get(parse_invocation_id(invocation))
         if known is None:
             self.complain(f"{invocation} runs, and the disk does not know it")
-        else:
-            known.begun = True
         if owner is not None:
             holder = self._holders.setdefault(owner, invocation)
             if holder != invocation:
@@ -195,7 +197,7 @@ class Witness:
     def answered(self, id: bytes, result: e.Value | e.Failure) -> None:
         """A client was told a result."""
         known = self.ledger.known.get(id)
-        if known is None or known.result != result:
+        if known is None or result not in (known.result, *known.earlier):
             self.complain(f"a client was told {result} of {known}, and the disk has {known and known.result}")
 
     # The end
@@ -207,6 +209,6 @@ class Witness:
     def end(self) -> None:
         """Every result is one that the handler's code returned."""
         for known in self.ledger.known.values():
-            if isinstance(known.result, e.Value):
-                if known.result.content.decode() not in self._returned.get(known.text, ()):
-                    self.complain(f"{known} has the result {known.result.content!r}, which its code never returned")
+            returned = self._returned.get(known.text, ())
+            if isinstance(known.result, e.Value) and known.result.content.decode() not in returned:
+                self.complain(f"{known} has the result {known.result.content!r}, and its code returned {returned}")

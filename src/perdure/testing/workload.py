@@ -23,14 +23,13 @@ PLAIN_TARGETS = ("Play/run", "Eager/run", "Brief/run", "Frail/run", "Narrow/run"
 BOXES = ("b0", "b1", "b2", "b3")
 COUNTERS = ("c0", "c1", "c2")
 PROMISES = ("p0", "p1")
-COMMON = (
-    "step step step plain sleep sleep call call send gather group race completed timeout try cleanup queue lock "
-    "awakeable resolve_awakeable signal flaky terminal chance"
-).split()
-STATEFUL = "get keys set incr incr clear".split()
-READING = "get keys".split()
+BRANCHED = ("gather", "group", "race", "completed", "queue", "lock")
+OFTEN = ("step", "step", "step", "sleep", "sleep", "call", "call")
+RARELY = ("send", "plain", "awakeable", "resolve_awakeable", "signal", "flaky", "terminal", "chance")
+COMMON = (*OFTEN, *RARELY, *BRANCHED, "timeout", "try", "cleanup")
+READING = ("get", "keys")
+STATEFUL = (*READING, "set", "incr", "incr", "clear")
 _BOUND = tuple(f'"{kind}"'.encode() for kind in ("chance", "awakeable", "incr", "set", "clear"))
-BRANCHED = frozenset("gather group race completed queue lock".split())
 
 
 class Scope(NamedTuple):
