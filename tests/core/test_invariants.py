@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from perdure.core.partition import apply
-from perdure.core.tables import INVOCATION_ID
 from perdure.model import commands as c
 from perdure.model import entries as e
 from perdure.model.actions import (
@@ -153,20 +152,14 @@ class AnyOrder(RuleBasedStateMachine):
         target = target_of(path)
         owner = partition_key_of(target.key) if target.key else bytes([partition * 128]) + bytes(7)
         if target.kind is HandlerKind.WORKFLOW or idempotent:
-            # Names make the id, so that it is found again. Once forgotten it is not used again: an answer to the
-            # first of that name would be taken for one to the second (see test_lifecycle.py).
-            generation = 0
-            while self.is_forgotten(id := invocation_id(owner, idempotent_uuid(path, None, "", str(generation)))):
-                generation += 1
+            uuid = idempotent_uuid(path, None, "", "")  # names make the id: when it is forgotten it comes back
         else:
             self.count += 1
-            id = invocation_id(owner, self.count.to_bytes(16, "big"))
+            uuid = self.count.to_bytes(16, "big")
+        id = invocation_id(owner, uuid)
         if id not in self.ids:
             self.ids.append(id)
         return id
-
-    def is_forgotten(self, id: bytes) -> bool:
-        return id in self.ids and self.owner(id).tables.get(INVOCATION_ID, (id[8:] + id[:8],)) is None
 
     def invocation_of(self, path: str, shape: int, waiter: Waiter | None = None, token: int | None = None) -> c.Invoke:
         target = target_of(path)

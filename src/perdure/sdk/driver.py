@@ -52,7 +52,6 @@ class HandlerRun:
         "_draining",
         "_entries",
         "_exhausted",
-        "_hopeless",
         "_idle",
         "_input_closed",
         "_invocation_id",
@@ -96,8 +95,7 @@ class HandlerRun:
         self._advancing = False
         self._draining = False
         self.closed = False
-        self._exhausted: Error | None = None
-        self._hopeless: Step | None = None
+        self._exhausted: dict[Step, Error] = {}  # the steps that will not be tried again, and how the attempt then ends
         self._reset(start)
 
     def _reset(self, start: Start) -> None:
@@ -227,7 +225,7 @@ class HandlerRun:
     def _rest(self) -> None:
         """The code waits. Start the steps it asked for; if none runs, the attempt is idle."""
         launched = False
-        if self._exhausted is None and not self._draining:
+        if not self._exhausted and not self._draining:
             unlaunched = self._unlaunched
             if unlaunched:
                 self._unlaunched = []
@@ -237,8 +235,8 @@ class HandlerRun:
                         launched = True
                 if launched:
                     return
-        if self._exhausted is not None:
-            self._fail_when_quiet(self._exhausted)
+        if self._exhausted:
+            self._fail_when_quiet()
             return
         if self.steps and any(step.running for step in self.steps.values()):
             return
@@ -414,8 +412,7 @@ class HandlerRun:
         step = self.steps.pop(completion_id, None)
         if step is not None:
             step.abandon()
-            if step is self._hopeless:
-                self._exhausted = self._hopeless = None
+            if self._exhausted.pop(step, None) is not None and not self._exhausted:
                 for other in self.steps.values():  # those that were not to be tried again are, now
                     if other.retry_at is not None:
                         other.back_off(self.host, max(0, other.retry_at - self.host.now_ms()), self._try_again)
@@ -428,8 +425,8 @@ class HandlerRun:
             self._machine.propose(ProposeRun(step.completion_id, outcome))
         else:
             self._step_failed(step, outcome)
-        if self._exhausted is not None and not self.closed:
-            self._fail_when_quiet(self._exhausted)
+        if self._exhausted and not self.closed:
+            self._fail_when_quiet()
 
     def _step_failed(self, step: Step, error: BaseException) -> None:
         host, policy = self.host, step.retry or self.start.retry_policy
@@ -449,29 +446,28 @@ class HandlerRun:
                 self._machine.propose(ProposeRun(step.completion_id, e.Failure(failure.code, failure.message)))
                 return
             step.retry_at = host.now_ms()
-            self._exhausted = Error(failure, behavior=policy.on_exhausted, step_attempts=self._tries())
-            self._hopeless = step
+            self._exhausted[step] = Error(failure, behavior=policy.on_exhausted, step_attempts=self._tries())
             return
         delay_ms = policy.delay_ms(step.tries, host.chance())
         if isinstance(error, RetryableError) and error.retry_after is not None:
             delay_ms = int(error.retry_after * 1000)
         step.back_off(host, delay_ms, self._try_again)
         self._send(StepFailed(failure, self._tries()))
-        if self._exhausted is None and not any(other.running for other in self.steps.values()):
+        if not self._exhausted and not any(other.running for other in self.steps.values()):
             self._idle = True
             self._send(AwaitingOn(self._waiting()))
             if self._input_closed:
                 self._suspend()
 
     def _try_again(self, step: Step) -> None:
-        if not self.closed and not step.abandoned and self._exhausted is None and not self._draining:
+        if not self.closed and not step.abandoned and not self._exhausted and not self._draining:
             self._idle = False
             step.launch(self.host)
 
-    def _fail_when_quiet(self, error: Error) -> None:
+    def _fail_when_quiet(self) -> None:
         """A step is beyond hope; the attempt ends with it once no other step is running: their work is kept."""
         if not any(step.task is not None for step in self.steps.values()):
-            self._fail(error)
+            self._fail(next(iter(self._exhausted.values())))
 
     def _tries(self) -> dict[int, int]:
         """How often each step has failed. A try that still runs has not."""
@@ -485,6 +481,10 @@ class HandlerRun:
         if isinstance(error, asyncio.CancelledError):
             return self.cancelled
         return _terminal(error) is not None
+
+    def close_journal(self) -> None:
+        """This attempt fails: nothing more that its code does is journaled."""
+        self._machine.closed = True
 
     def _waiting(self) -> Waiting:
         completions = [identity for identity, future in self._pending.items() if not future.done()]

@@ -12,6 +12,7 @@ What no journal can hold (sockets, pipes, subprocesses, signals) raises `NonDura
 
 import asyncio
 import contextvars
+import functools
 import logging
 import sys
 from collections import deque
@@ -23,6 +24,8 @@ from perdure.errors import NonDurableOperation
 __all__ = ["HandlerLoop", "Timer"]
 
 _log = logging.getLogger("perdure.handler")
+
+LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999; `sleep(math.inf)` is how some code waits for ever
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -188,7 +191,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
     def call_soon(
         self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> Any:
-        item = _Ready(callback, args, context)
+        item = _Ready(callback, args, contextvars.copy_context() if context is None else context)
         if not self._closed:
             self.ready.append(item)
         return item
@@ -209,7 +212,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> Any:
-        return self.timer(when, callback, args, context or contextvars.copy_context(), "")
+        return self.timer(when, callback, args, contextvars.copy_context() if context is None else context, "")
 
     def timer(
         self,
@@ -219,13 +222,13 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None,
         name: str,
     ) -> Timer:
-        """A durable timer with a name for the journal; due at once if `when` has passed."""
+        """A durable timer with a name for the journal; due at once if `when` has passed, never if beyond all dates."""
         timer = Timer(when, callback, args, context, name)
         if self._closed:
             return timer
         if when <= self._clock():
             self.ready.append(timer)
-        else:
+        elif when <= LAST_MOMENT:
             self.timers.append(timer)
         return timer
 
@@ -369,3 +372,21 @@ def _refuse(operation: str) -> Callable[..., NoReturn]:
 
 for _operation in _REFUSED:
     setattr(HandlerLoop, _operation, _refuse(_operation))
+
+
+_as_completed = asyncio.as_completed
+
+
+@functools.wraps(_as_completed)
+def _as_completed_in_order(fs: Any, **options: Any) -> Any:
+    """asyncio's own makes tasks of coroutines in the order of a set, which is that of their addresses in memory.
+
+    On a handler's loop they are made in the order given, which replays. Elsewhere nothing changes.
+    """
+    loop = asyncio._get_running_loop()
+    if isinstance(loop, HandlerLoop) and not (asyncio.isfuture(fs) or asyncio.iscoroutine(fs)):
+        fs = [asyncio.ensure_future(each, loop=loop) for each in dict.fromkeys(fs)]
+    return _as_completed(fs, **options)
+
+
+asyncio.as_completed = asyncio.tasks.as_completed = _as_completed_in_order

@@ -35,8 +35,10 @@ async def _main(run: HandlerRun) -> Any:
         else:
             result = await run_in_thread(run, context, definition.fn, arguments)
     except BaseException as error:
-        if run.final(error):  # otherwise all of it runs again, and what it would clean up now is still wanted
+        if run.final(error):
             await _finish_others(run)
+        else:  # it runs again: what its other tasks would do from here on, the next attempt does not find
+            run.close_journal()
         raise
     await _finish_others(run)
     return result

@@ -13,7 +13,7 @@ from perdure.core.tables import TABLES, Key, StateChange, Table, Tables
 from perdure.model import commands as c
 from perdure.model import entries as e
 from perdure.model.entries import Entry
-from perdure.model.ids import format_invocation_id, parse_invocation_id
+from perdure.model.ids import CANCEL_SIGNAL, format_invocation_id, parse_invocation_id
 from perdure.model.invocation import Completed, Inboxed, Invocation, Invoked, Paused, Scheduled, Suspended, Target
 from perdure.model.services import HandlerKind
 from perdure.testing.invariants import check, journal_of
@@ -163,6 +163,8 @@ class Ledger:
             for table, key, value in log:
                 self._write(partition, command, table, key, value, touched)
         self._writing[partition] = []
+        for checker in self.checkers:
+            checker.stored()
         for wrong in check(self.tables[partition], touched):
             self.complain(f"tables of partition {partition}: {wrong}")
 
@@ -235,7 +237,8 @@ _TOUCHES = {"invocation": 0, "journal": 0, "timer": 1}
 
 
 class Checker:
-    """One property. `listens` names the tables it wants to hear of, `end` is called once, at the end."""
+    """One property. `listens` names the tables it wants to hear of; `stored` is called after the writes of each batch,
+    `end` once, at the end."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -243,6 +246,9 @@ class Checker:
 
     def listens(self) -> dict[str, Callable[[Write], None]]:
         raise NotImplementedError
+
+    def stored(self) -> None:
+        pass
 
     def end(self) -> None:
         pass
@@ -427,6 +433,38 @@ class OneHolder(Checker):
                 self.complain(f"{row.number} and {holder} hold {owner} at the same time")
 
 
+class WokenWhenAwaited(Checker):
+    """What a suspended invocation waits for wakes it at once; so does a cancellation."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(ledger)
+        self._to_wake: dict[tuple[int, int], e.Entry] = {}
+
+    def listens(self) -> dict[str, Callable[[Write], None]]:
+        return {"journal": self._journal, "invocation": self._invocation}
+
+    def _journal(self, write: Write) -> None:
+        row = self.ledger.tables[write.partition]["invocation"].get(write.key[:1])
+        if write.value is None or row is None or not isinstance(row.status, Suspended):
+            return
+        entry, waiting = write.value[1], row.status.waiting
+        if isinstance(entry, e.Completion):
+            awaited = entry.completion_id in waiting.completions
+        else:
+            awaited = entry.signal in waiting.names or entry.signal in waiting.signals or entry.signal == CANCEL_SIGNAL
+        if awaited:
+            self._to_wake[write.partition, row.number] = entry
+
+    def _invocation(self, write: Write) -> None:
+        if write.value is None or not isinstance(write.value.status, Suspended):
+            self._to_wake.pop((write.partition, write.key[0]), None)
+
+    def stored(self) -> None:
+        for key, entry in self._to_wake.items():
+            self.complain(f"{self.ledger.by_number[key]} is suspended, waits for {entry}, has it, and was not woken")
+        self._to_wake.clear()
+
+
 class CalledOnce(Checker):
     """Each call and each send in a journal is one invocation: none is lost, none is made twice or from nothing."""
 
@@ -447,7 +485,7 @@ class CalledOnce(Checker):
             assert known is not None
             pair = (known.id, _uid(entry.parameter))
             self._asked[pair] = self._asked.get(pair, 0) + 1
-            if self._asked[pair] > 1:
+            if self._asked[pair] > 1 and not pair[1].endswith("*"):
                 self.complain(f"{known} issued the call {pair[1]} twice")
 
     def _invocation(self, write: Write) -> None:
@@ -657,6 +695,7 @@ CHECKERS: tuple[type[Checker], ...] = (
     TimersOnTime,
     FirstComeFirstServed,
     OneHolder,
+    WokenWhenAwaited,
     CalledOnce,
     CallersToldTheTruth,
     Counters,

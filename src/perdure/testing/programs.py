@@ -82,6 +82,7 @@ class Player:
         self.run = run
         self.policy = policy
         self.counting = asyncio.Lock()
+        self.left: list[asyncio.Task[int]] = []
         # A shared handler reads state as it is when it asks, and what it read counts once it is journaled, which is
         # only certain when a later command has been answered. So of these no two runs need to agree. Nor, in part, in
         # any handler with state that is read now along with the start and now when asked for, as its size will have it.
@@ -262,6 +263,12 @@ async def _op_lock(player: Player, uid: str, digest: int, branches: list[list[Op
     return str(order)
 
 
+async def _op_leave(player: Player, uid: str, digest: int, ops: list[Op]) -> str:
+    """Nobody waits for it; the handler's end cancels it."""
+    player.left.append(asyncio.create_task(player.play(ops, digest)))
+    return "left"
+
+
 async def _op_awakeable(player: Player, uid: str, digest: int) -> str:
     awakeable = player.ctx.awakeable()
     await player.ctx.run(f"{uid}:publish", _publish, awakeable.id)
@@ -370,6 +377,7 @@ KINDS: dict[str, Callable[..., Awaitable[str]]] = {
     "cleanup": _op_cleanup,
     "queue": _op_queue,
     "lock": _op_lock,
+    "leave": _op_leave,
     "awakeable": _op_awakeable,
     "resolve_awakeable": _op_resolve_awakeable,
     "signal": _op_signal,

@@ -63,7 +63,7 @@ class Script:
         self.names: dict[StepId, str] = {}
         self.accepted: set[bytes] = set()  # the invocations that were ever committed
         self._numbers: dict[tuple[int, int], bytes] = {}
-        self._recorded: set[StepId] = set()
+        self._recorded: dict[bytes, set[int]] = {}  # of each invocation, the steps that have a result
 
     def strikes(self, faults: Mapping[str, Countdown], step: str) -> bool:
         """Whether one of these faults is to happen now."""
@@ -75,15 +75,16 @@ class Script:
         failures = self.failures.get(name)
         if failures:
             raise failures.popleft()
-        info, again = current_step(), step in self._recorded
+        info, again = current_step(), step.completion_id in self._recorded.get(step.invocation, ())
         self.steps.append(StepRun(format_invocation_id(step.invocation), name, info.attempt, info.token, again))
 
     def committed(self, partition: int, batch: Batch) -> bool:
         """Note what is on disk now; whether the process is to die of it."""
         for groups in batch.groups.get(INVOCATION_ID, {}).values():
             for key, number in groups.rows.items():
+                id = key[0][16:] + key[0][:16]
+                self._recorded.pop(id, None)  # forgotten, or a new one: an idempotency key may come again after a while
                 if number is not None:
-                    id = key[0][16:] + key[0][:16]
                     self.accepted.add(id)
                     self._numbers[partition, number] = id
         strikes = False
@@ -91,7 +92,7 @@ class Script:
             for row in group.rows.values():
                 if row is not None and row[1].TYPE == e.RUN_COMPLETION:
                     step = StepId(self._numbers[partition, number], row[1].completion_id)
-                    self._recorded.add(step)
+                    self._recorded.setdefault(step.invocation, set()).add(step.completion_id)
                     strikes |= self.strikes(self.after, self.names.get(step, ""))
         return strikes
 

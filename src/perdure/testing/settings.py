@@ -51,7 +51,7 @@ class Settings:
             latency_us=rng.choice((0, 0, 0, 2_000, 60_000)),
             commit_us=rng.choice((0, 500, 2_000, 30_000, 300_000)),
             active_us=rng.choice((200_000, 2_000_000, 12_000_000)),
-            requests=rng.randint(8, 50),
+            requests=rng.choice((8, 20, 40, 80)),
             bursts=rng.choice((0, 0, 3, 8)),
             longest_program=rng.randint(1, 5),
             crashes=rng.choice((0, 1, 2, 4, 8)),

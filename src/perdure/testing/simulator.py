@@ -169,6 +169,8 @@ class Simulation:
             outer = asyncio._get_running_loop()
             try:
                 self._live()
+            except Exception:  # a checker met what it had taken to be impossible
+                self.complain(traceback.format_exc())
             finally:
                 self._die("the end")
                 asyncio._set_running_loop(outer)

@@ -4,6 +4,7 @@
 object waits only for objects further down a fixed order, so no two wait for each other.
 """
 
+import asyncio
 import json
 import random
 from collections.abc import Awaitable, Callable
@@ -25,8 +26,8 @@ COUNTERS = ("c0", "c1", "c2")
 PROMISES = ("p0", "p1")
 BRANCHED = ("gather", "group", "race", "completed", "queue", "lock")
 OFTEN = ("step", "step", "step", "sleep", "sleep", "call", "call")
-RARELY = ("send", "plain", "awakeable", "resolve_awakeable", "signal", "flaky", "terminal", "chance")
-COMMON = (*OFTEN, *RARELY, *BRANCHED, "timeout", "try", "cleanup")
+RARELY = ("send", "plain", "awakeable", "resolve_awakeable", "signal", "flaky", "flaky", "terminal", "chance")
+COMMON = (*OFTEN, *RARELY, *BRANCHED, "timeout", "try", "cleanup", "leave")
 READING = ("get", "keys")
 STATEFUL = (*READING, "set", "incr", "incr", "clear")
 _BOUND = tuple(f'"{kind}"'.encode() for kind in ("chance", "awakeable", "incr", "set", "clear"))
@@ -53,6 +54,7 @@ class Author:
     def __init__(self, rng: random.Random, longest: int) -> None:
         self._rng = rng
         self._longest = longest
+        self._callees: list[list[Any]] = []
         kinds = sorted({*COMMON, *STATEFUL, "promise"})
         left_out = rng.sample(kinds, rng.randrange(len(kinds) - 4))
         self.kinds = {*kinds, "step"}.difference(left_out) | {"step"}
@@ -99,7 +101,7 @@ class Author:
             inner = scope._replace(depth=depth + 1, alone=False)
             branches = [self._ops(f"{uid}.{index}", inner, rng.randint(1, 2)) for index in range(rng.randint(2, 4))]
             return [kind, uid, branches, rng.random() < 0.5] if kind == "gather" else [kind, uid, branches]
-        if kind in ("timeout", "try", "cleanup"):
+        if kind in ("timeout", "try", "cleanup", "leave"):
             inner = scope._replace(
                 depth=depth + 1,
                 alone=scope.alone and kind == "timeout",
@@ -108,7 +110,10 @@ class Author:
             ops = self._ops(uid, inner, rng.randint(1, 2))
             if kind == "timeout":
                 return [kind, uid, rng.choice((1, 30, 700)), ops]
-            return [kind, uid, ops] if kind == "try" else [kind, uid, ops, [["step", f"{uid}.z", 0, 0, "ok", None]]]
+            cleanup = [["step", f"{uid}.z", 0, 0, "ok", None]]
+            if kind == "leave" and "cleanup" in self.kinds:
+                return [kind, uid, [["cleanup", f"{uid}.y", [*ops, ["sleep", f"{uid}.x", 900, True]], cleanup]]]
+            return [kind, uid, ops, cleanup] if kind == "cleanup" else [kind, uid, ops]
         return [kind, uid, *self._simple(kind)]
 
     def _simple(self, kind: str) -> list[Any]:
@@ -131,6 +136,8 @@ class Author:
         """Target, key, program."""
         rng = self._rng
         choice = rng.random()
+        if choice < 0.08 and plain:
+            return self._shared()
         boxes = [index for index in range(len(BOXES)) if index + 1 > floor]
         if choice < 0.25:
             return ["Counter/add", rng.choice(COUNTERS), {"uid": uid}]
@@ -148,6 +155,16 @@ class Author:
         if plain and rng.random() < 0.1:
             uid = f"{uid}*"
         return [target, None, self.program(uid, target, floor, depth)]
+
+    def _shared(self) -> list[Any]:
+        """One of two that several callers call by the same key, so that they wait for one and the same."""
+        if not self._callees:
+            for uid in ("k0*", "k1*"):
+                self._callees.append(["Play/run", None, {"uid": uid, "ops": []}])
+            for _, _, program in self._callees:
+                ops = self._ops(program["uid"], Scope("Play/run", len(BOXES), 2), 1)
+                program["ops"] = [*ops, ["sleep", f"{program['uid']}.z", 700, True]]
+        return self._rng.choice(self._callees)
 
     def invocation(self, uid: str) -> tuple[str, str | None, Program]:
         """Something for a client to invoke."""
@@ -253,6 +270,17 @@ class Requests:
         method = {"cancel": Node.cancel, "kill": Node.kill, "pause": Node.pause, "resume": Node.resume}[kind]
         return Request(kind, id.hex(), lambda node: method(node, id), True)
 
+    def _bounce(self, kind: str) -> Request | None:
+        """Pause and resume at the same time: the old attempt is still there when the next one begins."""
+        id = self._known()
+        if id is None:
+            return None
+
+        async def ask(node: Node) -> Any:
+            await asyncio.gather(node.pause(id), node.resume(id))
+
+        return Request(kind, id.hex(), ask, True)
+
     def _purge(self, kind: str) -> Request | None:
         known = [known for known in self._witness.ledger.known.values() if known.result is not None]
         known = [each for each in known if not each.uid.endswith("*") and each.target.service != "Flow"]
@@ -341,6 +369,7 @@ REQUESTS: dict[str, Callable[[Requests, str], Request | None]] = {
     "kill": Requests._on_live,
     "pause": Requests._on_live,
     "resume": Requests._on_live,
+    "bounce": Requests._bounce,
     "purge": Requests._purge,
     "restart": Requests._restart,
     "attach": Requests._look,
