@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from perdure import (
@@ -227,8 +228,10 @@ async def test_an_answer_and_a_cancellation_while_the_thread_computes(start: Sta
     service = Service("PlainBusy")
     told: dict[str, str] = {}
     gate = threading.Event()
+    computing = threading.Event()
 
     def compute() -> None:
+        computing.set()
         gate.wait(0.2)
 
     @service.handler()
@@ -255,8 +258,9 @@ async def test_an_answer_and_a_cancellation_while_the_thread_computes(start: Sta
         await engine.resolve_awakeable(told["first"], "one")
         await engine.resolve_awakeable(told["second"], "two")
         assert await handle.attach() == ["two", "one", "after"]
+        computing.clear()
         handle = await engine.send(cancelled)
-        await until(lambda: "started" in told)
+        await until(computing.is_set)
         await handle.cancel()
         gate.set()
         assert await handle.attach() == "cancelled"
@@ -311,3 +315,21 @@ async def test_an_event_loop_of_ones_own_in_a_plain_handler(start: Start) -> Non
 
     async with start(service) as engine:
         assert await engine.call(work) == 8
+
+
+async def test_the_context_is_for_the_handlers_own_thread(start: Start) -> None:
+    service = Service("PlainThreads")
+
+    @service.handler()
+    def work(ctx: SyncContext) -> list[str]:
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(lambda: ctx.run("other", lambda: "other"))
+            try:
+                other.result()
+            except TerminalError as error:
+                assert "in a thread of its handler's making" in error.message
+        return [ctx.run("own", lambda: "own")]
+
+    async with start(service) as engine:
+        assert await engine.call(work) == ["own"]
+        assert engine.ran("other") == 0

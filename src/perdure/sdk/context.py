@@ -43,7 +43,10 @@ _UNTYPED = serde_for(None)
 
 
 def current_context() -> "Context":
-    """The context of the handler this code runs in. Raises `LookupError` outside of one, and inside a step."""
+    """The context of the handler this code runs in; of a plain one its `SyncContext`.
+
+    Raises `LookupError` outside of a handler, and inside a step.
+    """
     context = _CURRENT.get()
     if context is None or in_step():
         raise LookupError("current_context() is known only inside a handler, and not in its steps")

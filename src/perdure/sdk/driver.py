@@ -137,9 +137,11 @@ class HandlerRun:
         """The engine appended a notification."""
         if self.closed:
             return
-        if self._entries is not None and not self.thread_busy:
-            self._replay(notification)
-            return
+        if self._entries is not None:
+            if not self.thread_busy:
+                self._replay(notification)
+                return
+            self._entries.append(notification)  # a thread cannot be dropped while it runs
         self._idle = False
         self._machine.feed(notification)
         self.advance()

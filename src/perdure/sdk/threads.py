@@ -9,14 +9,16 @@ import asyncio
 import contextvars
 import queue
 import random
+import threading
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from perdure.errors import AttemptGone
+from perdure.errors import AttemptGone, TerminalError
 from perdure.model.services import RetryPolicy
 from perdure.sdk.context import (
+    _CURRENT,
     Awakeable,
     Context,
     DurablePromise,
@@ -52,9 +54,12 @@ class _Bridge:
         self._asked: asyncio.Future[Ask | _Outcome] | None = None
         self._answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
         self.gone = False
+        self.thread: int | None = None
 
     def ask(self, operation: Ask) -> Any:
         """In the thread: have an operation done, and wait for its result."""
+        if threading.get_ident() != self.thread:
+            raise TerminalError("the context was used in a thread of its handler's making: it is for the handler's own")
         if self.gone:
             raise AttemptGone
         self._post(operation)
@@ -103,8 +108,10 @@ async def run_in_thread(run: HandlerRun, context: Context, fn: Callable[..., Any
     bridge = _Bridge(run)
     sync = sync_context_for(context, bridge)
     inherited = contextvars.copy_context()
+    inherited.run(_CURRENT.set, sync)  # type: ignore[arg-type]  # for `current_context()`
 
     def body() -> None:
+        bridge.thread = threading.get_ident()
         try:
             outcome = _Outcome(inherited.run(fn, sync, *arguments), None)
         except BaseException as error:

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from perdure.assembly import assemble
 from perdure.core.tables import INVOCATION
 from perdure.embedded import _CARRY_OUT, _value
-from perdure.errors import Invalid, PerdureError, TerminalError, Unavailable
+from perdure.errors import Invalid, NotFound, PerdureError, TerminalError, Unavailable
 from perdure.model import actions as a
 from perdure.model.ids import InvocationId, format_invocation_id, parse_invocation_id
 from perdure.model.invocation import AttemptFailure, Completed, Invocation, Paused, Target
@@ -487,7 +487,13 @@ class _Call:
             self._waits_for(life, parse_invocation_id(operation.id))
         elif isinstance(operation, op.WorkflowResult) and operation.wait:
             self._waits_for(life, _workflow_id(node, operation))
-        return await _CARRY_OUT[operation.__class__](node, operation)
+        try:
+            return await _CARRY_OUT[operation.__class__](node, operation)
+        except NotFound:
+            told = None if self.id is None else self._engine._results.get(self.id)
+            if told is None:
+                raise
+            return _value(told)
 
     def _waits_for(self, life: Life, id: bytes | None) -> None:
         self.id = id

@@ -33,6 +33,7 @@ class Settings:
     """How many bytes of state go along with a start; more is read when asked for."""
     disk_errors: int
     hang_ups: int
+    bounces: int
     clock_jumps: int
     stops: int
     lost: float
@@ -59,6 +60,7 @@ class Settings:
             eager_state=rng.choice((1 << 20, 1 << 20, 12, 0)),
             disk_errors=rng.choice((0, 0, 0, 1, 2)),
             hang_ups=rng.choice((0, 0, 2, 6)),
+            bounces=rng.choice((0, 0, 5, 15)),
             clock_jumps=rng.choice((0, 0, 1, 4)),
             stops=rng.choice((0, 0, 0, 1)),
             lost=rng.choice((0.0, 0.0, 0.1, 0.4)),

@@ -197,6 +197,7 @@ class Simulation:
         faults: list[Callable[[], None]] = [self._arm] * settings.crashes
         faults += [self._break_disk] * settings.disk_errors
         faults += [self._hang_up] * settings.hang_ups
+        faults += [self._bounce] * settings.bounces
         faults += [self._jump] * settings.clock_jumps
         faults += [self._stop] * settings.stops
         for fault in faults:
@@ -453,6 +454,15 @@ class Simulation:
             self.trace(f"HANG UP {duplex.start.target}")
             self.count("hang up")
             duplex.hang_up(self.wall.now_ms())
+
+    def _bounce(self) -> None:
+        """Somebody pauses what runs, and resumes it at once: the old attempt is there while the next begins."""
+        life = self._life
+        if life is not None and life.node.ready and life.duplexes:
+            id = InvocationId(self._luck.choice(list(life.duplexes.values())).start.id)
+            self.count("bounce")
+            self._nudged(f"pause {id.hex()}", partial(life.node.pause, id))
+            self._nudged(f"resume {id.hex()}", partial(life.node.resume, id))
 
     def _jump(self) -> None:
         delta_ms = self._luck.choice((-90_000, -3_000, -20, 20, 3_000, 90_000))

@@ -4,7 +4,6 @@
 object waits only for objects further down a fixed order, so no two wait for each other.
 """
 
-import asyncio
 import json
 import random
 from collections.abc import Awaitable, Callable
@@ -136,7 +135,7 @@ class Author:
         """Target, key, program."""
         rng = self._rng
         choice = rng.random()
-        if choice < 0.08 and plain:
+        if choice < 0.14 and plain:
             return self._shared()
         boxes = [index for index in range(len(BOXES)) if index + 1 > floor]
         if choice < 0.25:
@@ -163,7 +162,7 @@ class Author:
                 self._callees.append(["Play/run", None, {"uid": uid, "ops": []}])
             for _, _, program in self._callees:
                 ops = self._ops(program["uid"], Scope("Play/run", len(BOXES), 2), 1)
-                program["ops"] = [*ops, ["sleep", f"{program['uid']}.z", 700, True]]
+                program["ops"] = [*ops, ["sleep", f"{program['uid']}.z", 3000, True]]
         return self._rng.choice(self._callees)
 
     def invocation(self, uid: str) -> tuple[str, str | None, Program]:
@@ -270,17 +269,6 @@ class Requests:
         method = {"cancel": Node.cancel, "kill": Node.kill, "pause": Node.pause, "resume": Node.resume}[kind]
         return Request(kind, id.hex(), lambda node: method(node, id), True)
 
-    def _bounce(self, kind: str) -> Request | None:
-        """Pause and resume at the same time: the old attempt is still there when the next one begins."""
-        id = self._known()
-        if id is None:
-            return None
-
-        async def ask(node: Node) -> Any:
-            await asyncio.gather(node.pause(id), node.resume(id))
-
-        return Request(kind, id.hex(), ask, True)
-
     def _purge(self, kind: str) -> Request | None:
         known = [known for known in self._witness.ledger.known.values() if known.result is not None]
         known = [each for each in known if not each.uid.endswith("*") and each.target.service != "Flow"]
@@ -369,7 +357,6 @@ REQUESTS: dict[str, Callable[[Requests, str], Request | None]] = {
     "kill": Requests._on_live,
     "pause": Requests._on_live,
     "resume": Requests._on_live,
-    "bounce": Requests._bounce,
     "purge": Requests._purge,
     "restart": Requests._restart,
     "attach": Requests._look,
