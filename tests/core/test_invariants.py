@@ -143,6 +143,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.replies: dict[int, int] = {}
         self.tokens = 0
         self.count = 0
+        self.slow = False
         for path in PATHS:
             self.invoke_it(path, 0b0010100)
 
@@ -189,6 +190,8 @@ class AnyOrder(RuleBasedStateMachine):
         actions = partition.apply(command)
         if not partition.holding:
             self.commit(partition.index)
+        while not self.slow and (self.wire or self.acks):
+            self.carry_next(0, False)
         return actions
 
     # From outside
@@ -269,13 +272,20 @@ class AnyOrder(RuleBasedStateMachine):
             entries += [e.GetLazyState(name, fresh), e.GetLazyStateKeys(fresh)]
         if it.target.kind in (HandlerKind.EXCLUSIVE, HandlerKind.WORKFLOW):
             entries += [e.SetState(name, b"inside"), e.ClearState(name), e.ClearAllState()]
-        if it.target.service == "flow":
-            entries += [
-                e.GetPromise(name, fresh),
-                e.CompletePromise(name, value("p"), fresh),
-                e.PeekPromise(name, fresh),
-            ]
         return entries
+
+    @precondition(anybody_lives)
+    @rule(choice=choices, kind=st.sampled_from([e.GetPromise, e.GetPromise, e.PeekPromise, None]), name=words)
+    def promise(self, choice: int, kind: type[e.GetPromise | e.PeekPromise] | None, name: str) -> None:
+        flows = [
+            (p, live) for p in self.partitions for live in p.live.values() if live.invocation.target.service == "flow"
+        ]
+        if flows:
+            partition, live = flows[choice % len(flows)]
+            it, fresh = live.invocation, live.next_id
+            entry = e.CompletePromise(name, value("p"), fresh) if kind is None else kind(name, fresh)
+            live.ask(entry)
+            self.say(partition, c.Append(self.at, it.number, it.attempts, entry))
 
     @precondition(anybody_lives)
     @rule(choice=choices, path=st.sampled_from(PATHS + SHARED), shape=choices, one_way=st.booleans())
@@ -436,6 +446,10 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(choice=choices, keep=st.booleans())
     def carry(self, choice: int, keep: bool) -> None:
         """Carry a message and an acknowledgement, in any order, and maybe again later."""
+        self.slow = True
+        self.carry_next(choice, keep)
+
+    def carry_next(self, choice: int, keep: bool) -> None:
         if self.wire:
             sent = self.wire[choice % len(self.wire)]
             if not keep:
@@ -443,6 +457,11 @@ class AnyOrder(RuleBasedStateMachine):
             self.deliver(*sent)
         if self.acks:
             self.acknowledge(*self.acks.pop(choice % len(self.acks)))
+
+    @rule(slow=st.booleans())
+    def network(self, slow: bool) -> None:
+        """Messages are on their way for a while, or arrive at once."""
+        self.slow = slow
 
     def deliver(self, source: int, send: Send) -> None:
         self.say(self.partitions[send.destination], c.Deliver(self.at, source, send.position, send.message))
@@ -501,6 +520,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def one_round(self) -> bool:
         """Carry everything, let every handler return, wake whoever rests; whether there was nothing to do."""
+        self.slow = True
         for index in range(PARTITIONS):
             self.commit(index)
             self.load(index)
@@ -528,6 +548,6 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 AnyOrder.TestCase.settings = settings(
-    max_examples=50, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=200, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
 test_any_order = AnyOrder.TestCase

@@ -117,7 +117,7 @@ class TestEngine(Caller):
         seed: int = 0,
         stuck_after: float | None = 5.0,
     ) -> None:
-        self._apps = [app] if isinstance(app, App) else list(app)
+        self._apps: list[App] = list(app) if isinstance(app, Sequence) else [app]
         for each in self._apps:
             if not isinstance(each, App):
                 raise TypeError(f"TestEngine takes an App, or several; put services into one: App(...), not {each!r}")
@@ -461,7 +461,7 @@ class _Call:
             try:
                 return await self._in_this_life()
             except _Crashed:
-                continue
+                await asyncio.sleep(0)
 
     async def _in_this_life(self) -> Any:
         await self._engine._risen.wait()
@@ -481,6 +481,8 @@ class _Call:
 
     async def _carry_out(self, life: Life) -> Any:
         operation, node = self._operation, life.node
+        if life.dying:
+            raise _Crashed
         if isinstance(operation, op.Invoke):
             return _value(await self._invoke(life, operation))
         if isinstance(operation, op.Attach):

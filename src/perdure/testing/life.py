@@ -49,8 +49,18 @@ def _encoded(batch: Batch) -> Batch:
                 if value is None:
                     copy.rows[key] = None
                 else:
-                    key, copy.rows[key] = layout.decode(layout.encode(key, value)[:width])
+                    key, copy.rows[key] = layout.decode(_bound(layout.encode(key, value))[:width])
     return encoded
+
+
+def _bound(columns: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The columns, if SQLite could bind them: text is UTF-8, integers have 64 bits."""
+    for column in columns:
+        if isinstance(column, str):
+            column.encode()
+        elif isinstance(column, int):
+            column.to_bytes(8, "big", signed=True)
+    return columns
 
 
 class Store:

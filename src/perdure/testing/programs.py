@@ -48,6 +48,8 @@ async def _step(uid: str, fails: int, takes_us: int, ends: str, most: int | None
     run = witness.step_begins(info, most)
     if takes_us:
         await asyncio.sleep(takes_us / 1_000_000)
+    if run <= fails and ends == "later":
+        raise RetryableError(f"{uid} is busy", 0.07)
     if run <= fails:
         raise OSError(f"{uid} is flaky")
     outcome = witness.step_ends(info, f"{info.token}#{run}")

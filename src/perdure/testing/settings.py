@@ -31,6 +31,11 @@ class Settings:
     crash_kinds: tuple[str, ...]
     eager_state: int
     """How many bytes of state go along with a start; more is read when asked for."""
+    batch_limit: int
+    """How many commands make a batch at most; few cut apart what mostly shares one."""
+    timers_per_tick: int
+    queue_limit: int
+    """How many commands may wait before clients are turned away."""
     disk_errors: int
     hang_ups: int
     bounces: int
@@ -58,6 +63,9 @@ class Settings:
             crashes=rng.choice((0, 1, 2, 4, 8)),
             crash_kinds=tuple(kinds),
             eager_state=rng.choice((1 << 20, 1 << 20, 12, 0)),
+            batch_limit=rng.choice((4096, 4096, 1, 3)),
+            timers_per_tick=rng.choice((256, 1, 2)),
+            queue_limit=rng.choice((50_000, 50_000, 50_000, 3)),
             disk_errors=rng.choice((0, 0, 0, 1, 2)),
             hang_ups=rng.choice((0, 0, 2, 6)),
             bounces=rng.choice((0, 0, 5, 15)),

@@ -29,7 +29,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.core import lifecycle
+from perdure.core import delivery, lifecycle
 from perdure.core import partition as core
 from perdure.core.tables import JOURNAL, STATE, Tables
 from perdure.errors import Overloaded, StorageError, Unavailable
@@ -39,6 +39,7 @@ from perdure.model import entries as e
 from perdure.model.ids import InvocationId, parse_awakeable_id, parse_invocation_id
 from perdure.model.invocation import Completed, Paused
 from perdure.protocol.control import FromHandler
+from perdure.runtime import loop, node
 from perdure.runtime.node import Node
 from perdure.runtime.registry import Registry
 from perdure.sdk.serving import serve
@@ -164,7 +165,7 @@ class Simulation:
 
     def run(self) -> Report:
         """Live it, and say how it went."""
-        with _quiet(), _watched(self._apply, self.settings.eager_state):
+        with _quiet(), _watched(self._apply, self.settings):
             perform_before(self.witness)
             outer = asyncio._get_running_loop()
             try:
@@ -379,6 +380,7 @@ class Simulation:
             answer = await request.ask(node)
         except (Unavailable, Overloaded) as error:
             answer = error
+            self.count(f"refused: {type(error).__name__}")
         del self._open[number]
         good = not isinstance(answer, a.Refused | Exception)
         if good:
@@ -416,7 +418,7 @@ class Simulation:
         self._spawn(self._life.loop, self._answer_nudge(what, ask))
 
     async def _answer_nudge(self, what: str, ask: Callable[[], Any]) -> None:
-        with contextlib.suppress(Unavailable):
+        with contextlib.suppress(Unavailable, Overloaded):
             await ask()
             self.trace(f"nudged {what}")
 
@@ -571,14 +573,23 @@ def _crc(batch: Batch) -> int:
 
 
 @contextlib.contextmanager
-def _watched(wrap: Callable[[Any], Any], eager_state: int) -> Iterator[None]:
-    """The partition loop applies commands through `wrap` meanwhile, and the core's limit is another one."""
-    real, limit = core.apply, lifecycle.EAGER_STATE_LIMIT
-    core.apply, lifecycle.EAGER_STATE_LIMIT = wrap(real), eager_state
+def _watched(wrap: Callable[[Any], Any], settings: Settings) -> Iterator[None]:
+    """The partition loop applies commands through `wrap` meanwhile, and the engine's limits are the seed's."""
+    changes: tuple[tuple[Any, str, Any], ...] = (
+        (core, "apply", wrap(core.apply)),
+        (lifecycle, "EAGER_STATE_LIMIT", settings.eager_state),
+        (delivery, "TIMERS_PER_TICK", settings.timers_per_tick),
+        (loop, "BATCH_LIMIT", settings.batch_limit),
+        (node, "QUEUE_LIMIT", settings.queue_limit),
+    )
+    before = [getattr(module, name) for module, name, _ in changes]
+    for module, name, value in changes:
+        setattr(module, name, value)
     try:
         yield
     finally:
-        core.apply, lifecycle.EAGER_STATE_LIMIT = real, limit
+        for (module, name, _), value in zip(changes, before, strict=True):
+            setattr(module, name, value)
 
 
 @contextlib.contextmanager

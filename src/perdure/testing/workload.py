@@ -87,7 +87,14 @@ class Author:
         if kind == "step":
             fails = rng.choice((0, 0, 0, 0, 1, 1, 2, 7))
             takes_us = rng.choice((0, 0, 0, 300, 5_000, 200_000))
-            return [kind, uid, fails, takes_us, rng.choice(("ok",) * 9 + ("terminal",)), rng.choice((None, None, 1, 3))]
+            return [
+                kind,
+                uid,
+                fails,
+                takes_us,
+                rng.choice(("ok",) * 9 + ("terminal", "later")),
+                rng.choice((None, None, 1, 3)),
+            ]
         if kind == "sleep":
             return [kind, uid, rng.choice((0, 1, 20, 20, 300, 4_000)), rng.random() < 0.5]
         if kind == "call":
