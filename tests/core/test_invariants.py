@@ -36,6 +36,7 @@ from perdure.model.invocation import (
     AttemptFailure,
     Completed,
     Invocation,
+    Invoked,
     Paused,
     Retention,
     Suspended,
@@ -138,7 +139,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.at = AT
         self.partitions = [Partition(index) for index in range(PARTITIONS)]
         self.ids: list[bytes] = []  # of every invocation there ever was
-        self.wire: list[tuple[int, Send]] = []
+        self.fresh: list[tuple[int, Send]] = []  # messages that were not carried yet
+        self.wire: list[tuple[int, Send]] = []  # all that are not acknowledged: they are carried again
         self.acks: list[tuple[int, AckDelivery]] = []
         self.replies: dict[int, int] = {}
         self.tokens = 0
@@ -190,8 +192,11 @@ class AnyOrder(RuleBasedStateMachine):
         actions = partition.apply(command)
         if not partition.holding:
             self.commit(partition.index)
-        while not self.slow and (self.wire or self.acks):
-            self.carry_next(0, False)
+        while not self.slow and (self.fresh or self.acks):
+            if self.fresh:
+                self.deliver(*self.fresh.pop(0))
+            else:
+                self.acknowledge(*self.acks.pop(0))
         return actions
 
     # From outside
@@ -422,6 +427,7 @@ class AnyOrder(RuleBasedStateMachine):
         elif isinstance(action, SetTimer):
             partition.armed = action.at if partition.armed is None else min(partition.armed, action.at)
         elif isinstance(action, Send):
+            self.fresh.append((partition.index, action))
             self.wire.append((partition.index, action))
         elif isinstance(action, AckDelivery):
             self.acks.append((partition.index, action))
@@ -443,18 +449,12 @@ class AnyOrder(RuleBasedStateMachine):
         self.partitions[index].armed = None
         self.say(self.partitions[index], c.Tick(self.at))
 
-    @rule(choice=choices, keep=st.booleans())
-    def carry(self, choice: int, keep: bool) -> None:
+    @rule(choice=choices)
+    def carry(self, choice: int) -> None:
         """Carry a message and an acknowledgement, in any order, and maybe again later."""
         self.slow = True
-        self.carry_next(choice, keep)
-
-    def carry_next(self, choice: int, keep: bool) -> None:
         if self.wire:
-            sent = self.wire[choice % len(self.wire)]
-            if not keep:
-                self.wire.remove(sent)
-            self.deliver(*sent)
+            self.deliver(*self.wire[choice % len(self.wire)])
         if self.acks:
             self.acknowledge(*self.acks.pop(choice % len(self.acks)))
 
@@ -467,6 +467,11 @@ class AnyOrder(RuleBasedStateMachine):
         self.say(self.partitions[send.destination], c.Deliver(self.at, source, send.position, send.message))
 
     def acknowledge(self, receiver: int, ack: AckDelivery) -> None:
+        self.wire = [
+            (source, send)
+            for source, send in self.wire
+            if (source, send.destination) != (ack.source, receiver) or send.position > ack.position
+        ]
         self.say(self.partitions[ack.source], c.Delivered(self.at, receiver, ack.position))
 
     @rule(index=indexes, luck=st.integers(0, 15))
@@ -479,6 +484,7 @@ class AnyOrder(RuleBasedStateMachine):
             partition.store()
         if luck & 2:
             self.wire = [(source, send) for source, send in self.wire if source != index]
+            self.fresh = [(source, send) for source, send in self.fresh if source != index]
         partition.begin()
         self.say(partition, c.Recover(self.at))
 
@@ -497,6 +503,17 @@ class AnyOrder(RuleBasedStateMachine):
             timers = partition.storage.snapshot()["timer"]
             if timers and partition.at_rest:
                 assert partition.armed is not None and partition.armed <= min(timers)[0]
+
+    @invariant()
+    def who_is_to_run_runs_and_nobody_else(self) -> None:
+        for partition in self.partitions:
+            if partition.at_rest:
+                rows = partition.storage.snapshot()["invocation"].values()
+                to_run = {
+                    it.number: it.attempts for it in rows if isinstance(it.status, Invoked) and not it.status.retry_at
+                }
+                runs = {number: live.invocation.attempts for number, live in partition.live.items()}
+                assert {**partition.to_load, **runs} == to_run
 
     @invariant()
     def nobody_is_answered_twice(self) -> None:
@@ -528,8 +545,6 @@ class AnyOrder(RuleBasedStateMachine):
         busy = False
         for partition in self.partitions:
             rows = partition.storage.snapshot()
-            for (destination, position), message in sorted(rows["outbox"].items(), key=lambda row: row[0]):
-                self.deliver(partition.index, Send(destination, position, message))
             for live in list(partition.live.values()):
                 it = live.invocation
                 del partition.live[it.number]
@@ -542,6 +557,9 @@ class AnyOrder(RuleBasedStateMachine):
                 busy |= not isinstance(it.status, Completed)
             busy |= bool(rows["outbox"] or self.acks)
             self.say(partition, c.Tick(self.at))
+        self.fresh.clear()
+        for source, send in sorted(self.wire, key=lambda sent: (sent[0], sent[1].destination, sent[1].position)):
+            self.deliver(source, send)
         while self.acks:
             self.acknowledge(*self.acks.pop())
         return not busy

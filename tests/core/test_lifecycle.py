@@ -451,16 +451,18 @@ def test_a_failed_step_is_noted() -> None:
     assert world.status(id) == Invoked(1, None, failure, {1: 2}) and not world.actions
 
 
-def test_an_attempt_that_is_due_twice_is_made_once() -> None:
+def test_the_timer_of_an_attempt_is_for_no_other() -> None:
+    """The first was woken before it was due; the second has to wait its own time."""
     world = World()
     id = world.invoke()
     world.fail(id, POLICY)
-    world.order(c.Cancel, id)  # wakes it
+    world.order(c.Cancel, id)
     assert world.started() == [id]
+    world.at += 500
     world.fail(id, POLICY)
-    status = world.status(id)
-    assert isinstance(status, Invoked) and status.retry_at == AT + 1000  # due with the first timer, which is past
-    world.tick(1000)
+    world.tick(500)
+    assert world.started() == [] and world.kind(id) == "BackingOff"
+    world.tick(500)
     assert world.started() == [id]
     assert world[id].attempts == 3
 

@@ -1,4 +1,4 @@
-"""Runs coroutine tests (no plugin needed), each in all ways that its `start` fixture has."""
+"""Runs coroutine tests (no plugin needed); those with `start` in each of the five ways, and `--soak` in more."""
 
 import asyncio
 import inspect
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.programming_model.ways import WAYS, Start, Starter
+from tests.programming_model.ways import MORE_WAYS, WAYS, Start
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -19,9 +19,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
     return True
 
 
-@pytest.fixture(params=WAYS)
-def start(request: pytest.FixtureRequest) -> Start:
-    return Starter(request.param)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "start" in metafunc.fixturenames:
+        ways = [*WAYS, *MORE_WAYS] if metafunc.config.getoption("soak") else [*WAYS]
+        metafunc.parametrize("start", [Start(way) for way in ways], ids=ways)
 
 
 @pytest.fixture(autouse=True)

@@ -455,7 +455,7 @@ async def test_pause_and_resume_in_the_middle_of_a_step(start: Start) -> None:
     block = [True]
 
     async def slow() -> str:
-        while block[0]:
+        while block[0]:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         return "slow"
 

@@ -85,9 +85,15 @@ async def swallows(ctx: Context) -> list[str]:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (renamed, "command 2: the journal holds Run('two'), the code asks for Run('zwei')\n  name: journal 'two', code"),
+        (
+            renamed,
+            "command 2: the journal holds Run('two'), the code asks for Run('zwei')\n  name: journal 'two', code",
+        ),
         (removed, "command 2: the journal holds Run('two'), the code asks for Sleep"),
-        (reordered, "command 1: the journal holds Run('one'), the code asks for Run('two')\n  name: journal 'one', code"),
+        (
+            reordered,
+            "command 1: the journal holds Run('one'), the code asks for Run('two')\n  name: journal 'one', code",
+        ),
         (added, "command 1: the journal holds Run('one'), the code asks for Run('zero')\n  name: journal 'one', code"),
         (stops_early, "command 2: the journal holds Run('two'), the code asks for Output"),
         (waits_elsewhere, "command 2: the journal holds Run('two'), the code asks for nothing: it waits"),
@@ -110,7 +116,7 @@ async def test_changed_code_is_found_and_restored_code_goes_on(start: Start, cha
         code[0] = changed
         engine.crash()
         await engine.settle()
-        if start.way == "suspend":  # it has to be woken first
+        if start.suspends:  # it has to be woken first
             await engine.advance(10)
         with pytest.raises(InvocationPaused, match=re.escape(f"journal mismatch at {message}")) as paused:
             await handle.attach()
@@ -384,7 +390,7 @@ async def test_a_handler_that_was_removed_waits_until_it_is_back() -> None:
     async def other(ctx: Context) -> str:
         return "other"
 
-    async with Engine("live", before) as engine:
+    async with Engine(before) as engine:
         handle = await engine.send(work)
         await engine.settle()
         engine._apps = [App(after)]

@@ -186,12 +186,13 @@ async def test_pauses_are_raised_not_waited_for() -> None:
             await engine.invocation(paused.value.id).attach()
 
 
-async def test_what_sqlite_could_not_hold_is_not_held_in_memory_either() -> None:
+async def test_what_sqlite_could_not_hold_is_not_held_in_memory_either(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(Unavailable, match="the engine has stopped"):
         async with TestEngine(app) as engine:
             engine.node.submit(0, ChangeState(1, "S", "\ud800", {"a": b"b"}))
             await engine.call(work, 1)
     assert isinstance(engine._failure, StorageError)
+    caplog.clear()
 
 
 async def test_wrong_use_says_so() -> None:
@@ -220,7 +221,7 @@ async def test_a_cancelled_call_is_not_waited_for() -> None:
             await engine.call("S/work", "not a number")
 
 
-PLUGIN_TEST = '''
+PLUGIN_TEST = """
 import asyncio
 from perdure import App, Context, Service
 
@@ -244,7 +245,7 @@ def test_left_running(perdure_engine):
         await engine.send(greet, "ada")
 
     asyncio.run(scenario())
-'''
+"""
 
 
 def test_the_fixture_needs_no_other_plugin(tmp_path: Path) -> None:

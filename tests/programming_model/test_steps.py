@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import itertools
 import threading
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ async def test_plain_functions_run_in_threads_and_async_ones_on_the_real_loop(st
     variable = contextvars.ContextVar("variable", default="unset")
 
     async def on_the_loop() -> list[Any]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        _reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.close()
         return [threading.get_ident() == main, variable.get()]
 
@@ -140,7 +141,7 @@ async def test_a_step_is_tried_until_it_succeeds(start: Start) -> None:
     async with start(service) as engine:
         begun = engine.now()
         assert await engine.call(work) == "done"
-        if start.way != "crash":  # of which a step does not wait out its delay
+        if not start.crashes:  # of which a step does not wait out its delay
             assert engine.now() - begun == timedelta(seconds=1 + 3 + 9)
         assert engine.tries("fourth") == [1, 2, 3, 4]
         assert len(tokens) == 1
@@ -165,7 +166,7 @@ async def test_a_policy_of_the_steps_own_ends_in_a_terminal_error(start: Start) 
 
     attempts = RetryPolicy(initial_interval=1, max_attempts=3)
     # Where the process dies of every commit no time passes between the tries.
-    duration = RetryPolicy(10, factor=1, max_attempts=3 if start.way == "crash" else None, max_duration=15)
+    duration = RetryPolicy(10, factor=1, max_attempts=3 if start.crashes else None, max_duration=15)
     async with start(service) as engine:
         assert await engine.call(work) == [
             "attempts: ValueError: always (500)", "duration: ValueError: always (500)", "after"
@@ -241,8 +242,8 @@ async def test_a_retryable_error_in_a_step_chooses_the_delay(start: Start) -> No
 
     async with start(service) as engine:
         assert await engine.call(work) == 3
-        if start.way != "crash":  # of which a step does not wait out its delay
-            assert [after - before for before, after in zip(times, times[1:], strict=False)] == [
+        if not start.crashes:  # of which a step does not wait out its delay
+            assert [after - before for before, after in itertools.pairwise(times)] == [
                 timedelta(minutes=1), timedelta(minutes=2)
             ]  # fmt: skip
 
@@ -347,7 +348,7 @@ async def test_when_a_step_is_beyond_hope_the_work_of_the_others_is_kept(start: 
         await handle.resume()
         assert await handle.attach() == ["slow", "hopeful", "late"]
         engine.once("late")
-        if start.way != "crash":
+        if not start.crashes:
             engine.once("slow")
 
 

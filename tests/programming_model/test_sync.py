@@ -272,7 +272,7 @@ async def test_many_plain_handlers_at_once_calling_each_other(start: Start) -> N
 
     @service.handler()
     def leaf(ctx: SyncContext, n: int) -> int:
-        time.sleep(0.001)  # noqa: ASYNC251  (not async)
+        time.sleep(0.001)
         return ctx.run("leaf", lambda: n)  # type: ignore[no-any-return]
 
     @service.handler()

@@ -47,7 +47,7 @@ def signup() -> tuple[Workflow, Any, Any]:
 
 
 async def test_a_promise_is_awaited_and_resolved(start: Start) -> None:
-    workflow, run, handlers = signup()
+    workflow, _, handlers = signup()
     async with start(workflow) as engine:
         handle = await engine.workflow(workflow, "ada").submit("ada@example.com")
         await engine.settle()
@@ -70,7 +70,7 @@ async def test_a_promise_is_resolved_before_anyone_awaits_it(start: Start) -> No
 
 
 async def test_a_promise_is_rejected(start: Start) -> None:
-    workflow, run, handlers = signup()
+    workflow, _, handlers = signup()
     async with start(workflow) as engine:
         handle = await engine.workflow(workflow, "mallory").submit("m@example.com")
         await engine.settle()

@@ -57,7 +57,7 @@ def _with_store(kind: type[_Wrapped]) -> AbstractContextManager[Any]:
     real = PartitionLoop.__init__
 
     def init(self: PartitionLoop, index: int, partitions: int, storage: Storage, *rest: Any) -> None:
-        real(self, index, partitions, kind(storage), *rest)  # type: ignore[arg-type]
+        real(self, index, partitions, kind(storage), *rest)
 
     return patch.object(PartitionLoop, "__init__", init)
 

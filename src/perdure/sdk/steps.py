@@ -116,9 +116,7 @@ def failure_of(error: BaseException, at: int) -> AttemptFailure:
         text = "(it cannot be printed)"
     name = type(error).__name__
     stack = clean("".join(traceback.format_exception(error))[-STACK_LIMIT:])
-    return AttemptFailure(
-        f"{name}: {text}" if text else name, _code(getattr(error, "code", 500)), at, stacktrace=stack
-    )
+    return AttemptFailure(f"{name}: {text}" if text else name, _code(getattr(error, "code", 500)), at, stacktrace=stack)
 
 
 def terminal_failure(error: TerminalError) -> Failure:
