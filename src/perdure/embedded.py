@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 import msgspec
 
@@ -80,7 +80,7 @@ class Engine(Caller):
             raise Unavailable(_NOT_RUNNING)
         return self._node
 
-    async def __aenter__(self) -> "Engine":
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

@@ -17,7 +17,7 @@ from collections.abc import Generator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, Final, Literal, Self, TypeVar, cast
 
 from msgspec.structs import replace
 
@@ -160,7 +160,7 @@ class TestEngine(Caller):
 
     # Life
 
-    async def __aenter__(self) -> "TestEngine":
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

@@ -65,7 +65,7 @@ from perdure.testing.witness import Witness
 from perdure.testing.workload import Author, Request, Requests
 from perdure.transports.inprocess import InProcess
 
-__all__ = ["Report", "Simulation", "main", "simulate"]
+__all__ = ["Report", "Simulation", "main", "run_seeds", "simulate"]
 
 ROUNDS = 24
 """How often the world does what handlers wait for before what is left counts as stuck."""
@@ -641,14 +641,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1 if report.failures else 0
     failed = 0
     seeds = range(options.start, options.start + options.seeds)
-    for report in _many(seeds, options.jobs):
+    for report in run_seeds(seeds, options.jobs):
         sys.stdout.write(_report(report, False))
         failed += bool(report.failures)
     sys.stdout.write(f"{len(seeds)} seeds, {failed} failed\n")
     return 1 if failed else 0
 
 
-def _many(seeds: range, jobs: int) -> Iterator[Report]:
+def run_seeds(seeds: range, jobs: int = 1) -> Iterator[Report]:
+    """Run seeds in so many processes; the reports come in their order, without traces."""
     if jobs <= 1:
         yield from map(_simulate_briefly, seeds)
         return
