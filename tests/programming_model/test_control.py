@@ -507,7 +507,7 @@ async def test_restart_as_new_from_the_beginning_and_from_a_prefix(start: Start)
     async def work(ctx: Context, n: int) -> int:
         total = 0
         for i in range(n):
-            total += await ctx.run(f"step {i}", lambda i=i: 10**i)  # type: ignore[misc]
+            total += await ctx.run(f"step {i}", lambda i=i: 10**i)
             await ctx.sleep(1)
         return total
 

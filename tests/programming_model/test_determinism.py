@@ -325,13 +325,14 @@ async def test_another_thread_may_not_wake_a_handler(start: Start) -> None:
     async def work(ctx: Context) -> str:
         loop = asyncio.get_running_loop()
 
-        def poke() -> None:
+        def poke() -> str:
             try:
                 loop.call_soon_threadsafe(print, "poked")
             except NonDurableOperation as error:
                 problems.append(error)
+            return "poked"
 
-        return await ctx.run("poke", lambda: poke() or "poked")
+        return await ctx.run("poke", poke)
 
     @service.handler()
     def plain(ctx: SyncContext) -> str:

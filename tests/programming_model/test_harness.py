@@ -19,7 +19,7 @@ service = Service("S", retry_policy=RetryPolicy(0.1, max_attempts=5))
 
 @service.handler()
 async def work(ctx: Context, n: int) -> list[int]:
-    return [await ctx.run(f"step {i}", lambda i=i: i) for i in range(n)]  # type: ignore[misc]
+    return [await ctx.run(f"step {i}", lambda i=i: i) for i in range(n)]
 
 
 @service.handler()
@@ -159,7 +159,7 @@ async def test_a_crash_between_two_calls_loses_nothing() -> None:
         return total
 
     for store in ("memory", "sqlite"):
-        async with TestEngine(App(counter), store=store, partitions=2) as engine:  # type: ignore[arg-type]
+        async with TestEngine(App(counter), store=store, partitions=2) as engine:
             for n in range(5):
                 assert await engine.call(add, 1, key="k") == n + 1
                 engine.crash()

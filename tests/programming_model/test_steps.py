@@ -306,11 +306,11 @@ async def test_a_failing_step_does_not_disturb_its_neighbours(start: Start) -> N
         async def chain(name: str) -> str:
             result = ""
             for n in range(3):
-                result += await ctx.run(f"{name}{n}", lambda n=n: f"{name}{n} ")  # type: ignore[misc]
+                result += await ctx.run(f"{name}{n}", lambda n=n: f"{name}{n} ")
                 await ctx.sleep(0.1)
             return result
 
-        return await asyncio.gather(ctx.run("flaky", flaky), chain("a"), chain("b"))
+        return [*await asyncio.gather(ctx.run("flaky", flaky), chain("a"), chain("b"))]
 
     async with start(service) as engine:
         assert await engine.call(work) == ["flaky", "a0 a1 a2 ", "b0 b1 b2 "]
@@ -336,7 +336,7 @@ async def test_when_a_step_is_beyond_hope_the_work_of_the_others_is_kept(start: 
             await ctx.signal("wake")
             return await ctx.run("late", lambda: "late")
 
-        return await asyncio.gather(ctx.run("slow", slow), ctx.run("hopeless", hopeless), wakes_up())
+        return [*await asyncio.gather(ctx.run("slow", slow), ctx.run("hopeless", hopeless), wakes_up())]
 
     async with start(service) as engine:
         handle = await engine.send(work)

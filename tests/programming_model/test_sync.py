@@ -31,7 +31,7 @@ async def test_all_that_a_plain_handler_can_do(start: Start) -> None:
     def helper(ctx: SyncContext, n: int) -> int:
         assert threading.get_ident() != main
         ctx.sleep(1)
-        return ctx.run("helper", lambda: n + 1)  # type: ignore[no-any-return]
+        return ctx.run("helper", lambda: n + 1)
 
     @service.handler()
     def resolver(ctx: SyncContext, id: str) -> None:
@@ -83,7 +83,7 @@ async def test_all_that_a_plain_handler_can_do(start: Start) -> None:
 
     @service.handler()
     def listens(ctx: SyncContext) -> str:
-        return ctx.signal("word", str)  # type: ignore[no-any-return]
+        return ctx.signal("word", str)
 
     async with start(service) as engine:
         assert await engine.call(work, 1, headers={"x-a": "b"}) == [
@@ -259,11 +259,11 @@ async def test_an_answer_and_a_cancellation_while_the_thread_computes(start: Sta
         await engine.resolve_awakeable(told["second"], "two")
         assert await handle.attach() == ["two", "one", "after"]
         computing.clear()
-        handle = await engine.send(cancelled)
+        other = await engine.send(cancelled)
         await until(computing.is_set)
-        await handle.cancel()
+        await other.cancel()
         gate.set()
-        assert await handle.attach() == "cancelled"
+        assert await other.attach() == "cancelled"
         engine.once("tell", "after")
 
 
@@ -273,7 +273,7 @@ async def test_many_plain_handlers_at_once_calling_each_other(start: Start) -> N
     @service.handler()
     def leaf(ctx: SyncContext, n: int) -> int:
         time.sleep(0.001)
-        return ctx.run("leaf", lambda: n)  # type: ignore[no-any-return]
+        return ctx.run("leaf", lambda: n)
 
     @service.handler()
     def root(ctx: SyncContext, n: int) -> int:
@@ -291,7 +291,7 @@ async def test_current_context_in_a_plain_handler(start: Start) -> None:
     def deep() -> str:
         context: Any = current_context()
         assert isinstance(context, SyncContext)
-        return context.run("deep", lambda: "deep")  # type: ignore[no-any-return]
+        return context.run("deep", lambda: "deep")
 
     @service.handler()
     def work(ctx: SyncContext) -> str:
@@ -311,7 +311,7 @@ async def test_an_event_loop_of_ones_own_in_a_plain_handler(start: Start) -> Non
 
     @service.handler()
     def work(ctx: SyncContext) -> int:
-        return asyncio.run(inner()) + ctx.run("one", lambda: 1)  # type: ignore[no-any-return]
+        return asyncio.run(inner()) + ctx.run("one", lambda: 1)
 
     async with start(service) as engine:
         assert await engine.call(work) == 8

@@ -114,7 +114,7 @@ async def test_a_handler_that_calls_main_a_second_time_is_refused(start: Start) 
     @service.handler()
     async def twice(ctx: Context) -> str:
         await ctx.call(handlers["click"], "x", key="k")
-        first = await ctx.call(run, "a@b.c", key="k")
+        first: str = await ctx.call(run, "a@b.c", key="k")
         with fails(409, "already invoked"):
             await ctx.call(run, "a@b.c", key="k")
         sent = await ctx.send(run, "a@b.c", key="k")

@@ -1,4 +1,4 @@
-"""Two thousand lives of a node, and that the simulator can be trusted: it repeats itself, and it breaks what it says."""
+"""Two thousand lives of a node; and the simulator can be trusted: it repeats itself, and it breaks what it says."""
 
 import os
 import subprocess

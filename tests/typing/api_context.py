@@ -13,6 +13,7 @@ from perdure import (
     ObjectContext,
     Service,
     SharedContext,
+    SyncWorkflowContext,
     VirtualObject,
     Workflow,
     WorkflowContext,
@@ -83,3 +84,24 @@ async def outside() -> None:
         assert_type(await engine.call(add, 1, key="k"), int)
     client = Client("http://127.0.0.1:8080")
     assert_type(await client.call(handler, "url"), str)
+
+
+@service.handler()
+async def more(ctx: Context, id: str) -> None:
+    assert_type(await ctx.invocation(id, str).attach(), str)
+    assert_type(await ctx.signal("go", int), int)
+    assert_type(await (await ctx.send(add, 1, key="k")).attach(), int)
+    assert_type(await (await ctx.send("C/add", 1, key="k")).attach(), Any)
+
+
+@signup.handler()
+def plain(ctx: SyncWorkflowContext, id: str) -> None:
+    assert_type(ctx.promise("clicked", str).value(), str)
+    assert_type(ctx.invocation(id, str).attach(), str)
+    assert_type(ctx.signal("go", int), int)
+    assert_type(ctx.awakeable(int).wait(), int)
+    assert_type(ctx.get("total", int), int | None)
+    assert_type(ctx.run("parse", parse, b""), dict[str, int])
+    assert_type(ctx.run("fetch", fetch, ""), bytes)
+    assert_type(ctx.call(add, 1, key="k"), int)
+    assert_type(ctx.call("C/add", 1, key="k"), Any)

@@ -352,6 +352,30 @@ class Context:
         serde = serde_for(type) if type is not None or definition is None else definition.output
         return unwrap(await run.call(entry), serde)
 
+    @overload
+    async def send(
+        self,
+        handler: Callable[[Any, Any], Awaitable[T]] | Callable[[Any], Awaitable[T]],
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        delay: Seconds | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> InvocationHandle[T]: ...
+    @overload
+    async def send(
+        self,
+        handler: Callable[..., Any] | str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        delay: Seconds | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> InvocationHandle[Any]: ...
     async def send(
         self,
         handler: Callable[..., Any] | str,
@@ -385,6 +409,10 @@ class Context:
         serde = _UNTYPED if reference.definition is None else reference.definition.output
         return InvocationHandle(run, result.invocation_id, serde)
 
+    @overload
+    def invocation(self, id: str, type: type[T]) -> InvocationHandle[T]: ...
+    @overload
+    def invocation(self, id: str, type: Any = None) -> InvocationHandle[Any]: ...
     def invocation(self, id: str, type: Any = None) -> InvocationHandle[Any]:
         """A handle on another invocation. Not a coroutine."""
         return InvocationHandle(self._run, id, serde_for(type))
@@ -406,6 +434,10 @@ class Context:
         """Fail an awakeable of another invocation: whoever awaits it gets a `TerminalError`."""
         self._run.machine.issue(e.CompleteAwakeable(_awakeable(id), e.Failure(code, message)))
 
+    @overload
+    async def signal(self, name: str, type: type[T]) -> T: ...
+    @overload
+    async def signal(self, name: str, type: Any = None) -> Any: ...
     async def signal(self, name: str, type: Any = None) -> Any:
         """Wait for the next signal of that name to this invocation; they are kept in order until they are awaited."""
         return unwrap(await self._run.signal(name), serde_for(type))

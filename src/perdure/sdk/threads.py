@@ -13,7 +13,7 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from perdure.errors import AttemptGone, TerminalError
 from perdure.model.services import RetryPolicy
@@ -226,6 +226,30 @@ class SyncContext:
     def now(self) -> datetime:
         return self._context.now()
 
+    @overload
+    def run(
+        self,
+        name: str,
+        fn: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        retry: RetryPolicy | None = None,
+        type: Any = None,
+        serde: Serde[Any] | None = None,
+        **kwargs: Any,
+    ) -> T: ...
+    @overload
+    def run(
+        self,
+        name: str,
+        fn: Callable[..., T],
+        /,
+        *args: Any,
+        retry: RetryPolicy | None = None,
+        type: Any = None,
+        serde: Serde[Any] | None = None,
+        **kwargs: Any,
+    ) -> T: ...
     def run(
         self,
         name: str,
@@ -244,6 +268,42 @@ class SyncContext:
     def sleep(self, delay: Seconds, name: str | None = None) -> None:
         self._bridge.ask(lambda: self._context.sleep(delay, name))
 
+    @overload
+    def call(
+        self,
+        handler: Callable[[Any, Any], Awaitable[T]] | Callable[[Any], Awaitable[T]],
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        type: None = None,
+    ) -> T: ...
+    @overload
+    def call(
+        self,
+        handler: Callable[[Any, Any], T] | Callable[[Any], T],
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        type: None = None,
+    ) -> T: ...
+    @overload
+    def call(
+        self,
+        handler: Callable[..., Any] | str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        type: Any = None,
+    ) -> Any: ...
     def call(
         self,
         handler: Callable[..., Any] | str,
@@ -279,9 +339,17 @@ class SyncContext:
         )
         return SyncInvocationHandle(self._bridge, handle)
 
+    @overload
+    def invocation(self, id: str, type: type[T]) -> SyncInvocationHandle[T]: ...
+    @overload
+    def invocation(self, id: str, type: Any = None) -> SyncInvocationHandle[Any]: ...
     def invocation(self, id: str, type: Any = None) -> SyncInvocationHandle[Any]:
         return SyncInvocationHandle(self._bridge, self._context.invocation(id, type))
 
+    @overload
+    def awakeable(self, type: type[T]) -> SyncAwakeable[T]: ...
+    @overload
+    def awakeable(self, type: Any = None) -> SyncAwakeable[Any]: ...
     def awakeable(self, type: Any = None) -> SyncAwakeable[Any]:
         return SyncAwakeable(self._bridge, self._bridge.ask(lambda: (self._context.awakeable(type),))[0])
 
@@ -291,6 +359,10 @@ class SyncContext:
     def reject_awakeable(self, id: str, message: str, code: int = 500) -> None:
         self._bridge.ask(lambda: self._context.reject_awakeable(id, message, code))
 
+    @overload
+    def signal(self, name: str, type: type[T]) -> T: ...
+    @overload
+    def signal(self, name: str, type: Any = None) -> Any: ...
     def signal(self, name: str, type: Any = None) -> Any:
         return self._bridge.ask(lambda: self._context.signal(name, type))
 
@@ -304,12 +376,22 @@ class SyncSharedContext(SyncContext):
     def key(self) -> str:
         return self._context.key
 
+    @overload
+    def get(self, name: str, type: type[T], default: T) -> T: ...
+    @overload
+    def get(self, name: str, type: type[T], default: None = None) -> T | None: ...
+    @overload
+    def get(self, name: str, type: Any = None, default: Any = None) -> Any: ...
     def get(self, name: str, type: Any = None, default: Any = None) -> Any:
         return self._bridge.ask(lambda: self._context.get(name, type, default))
 
     def keys(self) -> list[str]:
         return cast("list[str]", self._bridge.ask(self._context.keys))
 
+    @overload
+    def promise(self, name: str, type: type[T]) -> SyncPromise[T]: ...
+    @overload
+    def promise(self, name: str, type: Any = None) -> SyncPromise[Any]: ...
     def promise(self, name: str, type: Any = None) -> SyncPromise[Any]:
         return SyncPromise(self._bridge, self._context.promise(name, type))
 
