@@ -395,7 +395,6 @@ async def test_the_last_attempt_fails_and_it_is_paused() -> None:
         assert status.failure is not None and status.failure.message == "RuntimeError: no"
 
 
-@pytest.mark.xfail(reason="what is kept was said with the clock and the dice of the first, which the second has not")
 @pytest.mark.parametrize("handler", ["greet_the_time", "greet_a_number"])
 def test_what_a_restart_keeps_it_replays(handler: str) -> None:
     @in_loop

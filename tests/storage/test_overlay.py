@@ -283,7 +283,6 @@ def test_what_no_longer_runs_is_let_go_of() -> None:
         assert [len(tables.journal(number)) for number in range(5)].count(0) == 0
 
 
-@pytest.mark.xfail(reason="the length at hand is not forgotten with the journal; the core never appends again")
 def test_a_journal_that_was_dropped_begins_anew() -> None:
     tables = Overlay(MemoryStorage())
     tables.append(1, AT, e.Run(1, "step"))
@@ -291,7 +290,6 @@ def test_a_journal_that_was_dropped_begins_anew() -> None:
     assert tables.append(1, AT, e.Run(2, "step")) == 0
 
 
-@pytest.mark.xfail(reason="a counter is written with its batch; the core reads only counters that it puts itself")
 def test_a_counter_is_a_row() -> None:
     tables = Overlay(MemoryStorage())
     tables.count("sent:1")

@@ -207,6 +207,7 @@ def restart(turn: Turn, invocation: Invocation, command: Restart) -> Done | Refu
         turn.at,
         retention=invocation.retention,
         restarted_from=invocation.id,
+        origin=invocation.replays if command.keep > 1 else None,
     )
     lifecycle.begin(turn, fresh)
     return Done(new_id=command.new_id)

@@ -13,6 +13,7 @@ __all__ = [
     "Inboxed",
     "Invocation",
     "Invoked",
+    "Origin",
     "Paused",
     "Promise",
     "Retention",
@@ -118,6 +119,13 @@ class Completed(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_f
 Status: TypeAlias = Scheduled | Inboxed | Invoked | Suspended | Paused | Completed
 
 
+class Origin(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Whose journal a restarted one begins with: written with the dice of `id` and the clock since `started_at`."""
+
+    id: bytes
+    started_at: int
+
+
 class Invocation(msgspec.Struct, frozen=True, omit_defaults=True):
     """One row. `number` orders a partition's invocations by age and is the key of everything that belongs to one.
 
@@ -137,6 +145,12 @@ class Invocation(msgspec.Struct, frozen=True, omit_defaults=True):
     waiters: tuple[Waiter, ...] = ()
     restarted_from: bytes | None = None
     resumed_at: int | None = None
+    origin: Origin | None = None
+
+    @property
+    def replays(self) -> Origin:
+        """Whose dice and clock its handler is given: its own, unless it goes on with another one's journal."""
+        return self.origin or Origin(self.id, self.started_at or 0)
 
 
 class Promise(msgspec.Struct, frozen=True, omit_defaults=True):

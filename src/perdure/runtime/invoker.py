@@ -152,15 +152,16 @@ class Invoker:
         invocation = live.invocation
         status = invocation.status
         assert isinstance(status, Invoked)
+        origin = invocation.replays
         start = Start(
             invocation.id,
             invocation.target,
             journal.entries,
             journal.state,
-            random_seed(invocation.id),
+            random_seed(origin.id),
             invocation.attempts,
             status.failures,
-            invocation.started_at or 0,
+            origin.started_at,
             status.step_attempts,
             live.info.retry_policy,
         )

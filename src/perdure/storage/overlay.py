@@ -31,15 +31,11 @@ class Overlay:
         self._running: dict[int, Invocation] = {}
         self._lengths: dict[int, int] = {}
         self._counters: dict[str, int] = {}
-        self._counted: dict[str, None] = {}  # in the order in which they were counted: a batch has one order
 
     def take(self) -> Batch:
         """The batch to commit; from here on a new one is filled."""
         assert self._writing is None, "one batch at a time"
         batch = self._pending
-        for name in self._counted:
-            batch.group(META, (name,)).rows[(name,)] = self._counters[name]
-        self._counted.clear()
         if self._journal:
             batch.groups[JOURNAL] = self._journal
         self._writing = batch
@@ -114,6 +110,8 @@ class Overlay:
         changed = self._group(table, group)
         changed.dropped = True
         changed.rows.clear()
+        if table is JOURNAL:
+            self._lengths.pop(group[0], None)
 
     def scan(self, table: Table[V], group: Key, *, limit: int | None = None) -> Iterator[tuple[Key, V]]:
         layers = self._layers(table, group)
@@ -165,7 +163,7 @@ class Overlay:
             value = self._storage.get(META, (name,)) or 0
         value += 1
         self._counters[name] = value
-        self._counted[name] = None
+        self._pending.group(META, (name,)).rows[(name,)] = value
         if name == "number":
             self._lengths[value] = 0  # a new invocation has no journal: no need to look
         return value

@@ -29,7 +29,7 @@ RARELY = ("send", "plain", "awakeable", "resolve_awakeable", "signal", "flaky", 
 COMMON = (*OFTEN, *RARELY, *BRANCHED, "timeout", "try", "cleanup", "leave")
 READING = ("get", "keys")
 STATEFUL = (*READING, "set", "incr", "incr", "clear")
-_BOUND = tuple(f'"{kind}"'.encode() for kind in ("chance", "awakeable", "incr", "set", "clear"))
+_BOUND = tuple(f'"{kind}"'.encode() for kind in ("awakeable", "incr", "set", "clear"))
 
 
 class Scope(NamedTuple):
@@ -291,7 +291,7 @@ class Requests:
             return None
         known = self._witness.ledger.known[id]
         row = self._witness.ledger.tables[known.partition]["journal"].get((known.number, 0))
-        # Chance and awakeables belong to the id, which is another one; and an object's state has gone on since.
+        # Awakeables belong to the id, which is another one; and an object's state has gone on since.
         bound = row is None or known.target.service == "Counter" or any(kind in row[1].value for kind in _BOUND)
         keep = 1 if bound else self._rng.choice((1, 3, 5))
         return Request(kind, id.hex(), lambda node: node.restart(id, keep), False)
