@@ -355,8 +355,8 @@ def sleep_through_a_cancellation() -> Iterator[None]:
             return False
         return real(waiting, notification)
 
-    real = lifecycle._awaited
-    with patch.object(lifecycle, "_awaited", awaited):
+    real = lifecycle.is_awaited
+    with patch.object(lifecycle, "is_awaited", awaited):
         yield
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from perdure.core import inbox
+from perdure.core.awaiting import has_come, is_awaited
 from perdure.core.tables import ACTIVE, INVOCATION, INVOCATION_ID, JOURNAL, PROMISE, STATE, TIMER, TimerKind
 from perdure.core.turn import Turn
 from perdure.model.actions import (
@@ -23,7 +24,6 @@ from perdure.model.actions import (
 )
 from perdure.model.commands import CompleteCall, End, Fail, Invoke, Load, Note, Suspend
 from perdure.model.entries import VOID, Completion, Failure, Notification, Signal, Value
-from perdure.model.ids import CANCEL_SIGNAL
 from perdure.model.invocation import (
     Completed,
     Inboxed,
@@ -35,7 +35,6 @@ from perdure.model.invocation import (
     Suspended,
     Target,
     Waiter,
-    Waiting,
 )
 from perdure.model.services import HandlerKind
 
@@ -220,8 +219,18 @@ def notify(turn: Turn, invocation: Invocation, notification: Notification) -> No
     turn.tables.append(invocation.number, turn.at, notification)
     if type(status) is Invoked:
         turn.actions.append(Notify(invocation.number, notification))
-    elif type(status) is Suspended and _awaited(status.waiting, notification):
+    elif type(status) is Suspended and _wakes(turn, invocation, status, notification):
         start(turn, invocation)
+
+
+def _wakes(turn: Turn, invocation: Invocation, status: Suspended, notification: Notification) -> bool:
+    if not is_awaited(status.waiting, notification):
+        return False
+    return status.waiting.flat or has_come(status.waiting, _notifications(turn, invocation)[status.seen :])
+
+
+def _notifications(turn: Turn, invocation: Invocation) -> list[Notification]:
+    return [entry for _, entry in turn.tables.journal(invocation.number) if isinstance(entry, Completion | Signal)]
 
 
 def wake(turn: Turn, invocation: Invocation) -> None:
@@ -229,27 +238,16 @@ def wake(turn: Turn, invocation: Invocation) -> None:
     start(turn, invocation, resumed_at=turn.at)
 
 
-def _awaited(waiting: Waiting, notification: Notification) -> bool:
-    if isinstance(notification, Completion):
-        return notification.completion_id in waiting.completions
-    if isinstance(notification.signal, str):
-        return notification.signal in waiting.names
-    return notification.signal in waiting.signals or notification.signal == CANCEL_SIGNAL
-
-
 def suspend(turn: Turn, command: Suspend) -> None:
     """The handler was dropped; unless what it waits for came meanwhile, that is that."""
     invocation = current(turn, command.number, command.attempt)
     if invocation is None:
         return
-    notifications = [
-        entry for _, entry in turn.tables.journal(invocation.number) if isinstance(entry, Completion | Signal)
-    ]
-    unseen = notifications if command.seen is None else notifications[command.seen :]
-    if any(_awaited(command.waiting, notification) for notification in unseen):
+    seen = command.seen or 0
+    if has_come(command.waiting, _notifications(turn, invocation)[seen:]):
         start(turn, invocation)
     else:
-        move(turn, invocation, Suspended(turn.at, command.waiting))
+        move(turn, invocation, Suspended(turn.at, command.waiting, 0 if command.waiting.flat else seen))
 
 
 def end(turn: Turn, command: End) -> None:

@@ -1,5 +1,6 @@
 """An invocation and where it stands. Times are ms since the epoch."""
 
+import enum
 from typing import TypeAlias
 
 import msgspec
@@ -9,6 +10,7 @@ from perdure.model.services import HandlerKind
 
 __all__ = [
     "AttemptFailure",
+    "Combinator",
     "Completed",
     "Inboxed",
     "Invocation",
@@ -56,12 +58,29 @@ class Waiter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     number: int = 0
 
 
+class Combinator(enum.IntEnum):
+    """When a node of what is waited for is done. UNKNOWN: with its first child, and which one counts can't be told."""
+
+    UNKNOWN = 0
+    FIRST_COMPLETED = 1
+    ALL_COMPLETED = 2
+    FIRST_SUCCEEDED_OR_ALL_FAILED = 3
+    ALL_SUCCEEDED_OR_FIRST_FAILED = 4
+
+
 class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a suspended handler waits for; any one of them wakes it."""
+    """What a suspended handler waits for: completions by id, signals by number or name, and combinations of them."""
 
     completions: tuple[int, ...] = ()
     signals: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
+    nested: "tuple[Waiting, ...]" = ()
+    combinator: Combinator = Combinator.UNKNOWN
+
+    @property
+    def flat(self) -> bool:
+        """Whether the first of its leaves is all it waits for."""
+        return not self.nested and self.combinator <= Combinator.FIRST_COMPLETED
 
 
 class AttemptFailure(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -98,10 +117,14 @@ class Invoked(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_fie
 
 
 class Suspended(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_field="_"):
-    """Nothing of it is in memory until what it waits for has come."""
+    """Nothing of it is in memory until what it waits for has come.
+
+    Where that is a combination, `seen` says how many notifications had been given to it: later ones count.
+    """
 
     since: int
     waiting: Waiting
+    seen: int = 0
 
 
 class Paused(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_field="_"):

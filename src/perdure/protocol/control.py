@@ -51,7 +51,7 @@ class StepFailed(msgspec.Struct, frozen=True):
 
 
 class Suspension(msgspec.Struct, frozen=True):
-    """Last message: the handler was dropped until one of these has come; `seen` notifications had been given to it."""
+    """Last message: the handler was dropped until this has come; `seen` notifications had been given to it."""
 
     waiting: Waiting
     seen: int | None = None
