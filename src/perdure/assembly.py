@@ -3,12 +3,19 @@
 import asyncio
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from perdure.errors import Invalid
+from perdure.model.deployments import AsgiEndpoint, HttpEndpoint, LambdaEndpoint
 from perdure.model.ids import format_invocation_id
+from perdure.protocol.frames import FRAME_LIMIT
+from perdure.protocol.versions import NEWEST
 from perdure.runtime.clock import Clock, SystemClock
 from perdure.runtime.host import ProcessHost
+from perdure.runtime.identity import Identity
+from perdure.runtime.invoker import REMOTE_LIMIT
 from perdure.runtime.node import Node
 from perdure.runtime.registry import Registry
 from perdure.runtime.watchdog import Watchdog
@@ -18,13 +25,54 @@ from perdure.sdk.service import AnyService
 from perdure.sdk.serving import serve
 from perdure.sdk.steps import Step
 from perdure.storage.base import Storage
+from perdure.transports.asgi import AsgiApp, AsgiConnector
 from perdure.transports.inprocess import InProcess
+from perdure.transports.remote import Connector, Remote
 
-__all__ = ["LAG_SECONDS", "LocalNode", "assemble"]
+__all__ = ["LAG_SECONDS", "LocalNode", "Reach", "assemble"]
 
 
 SWITCH_SECONDS = 0.001
 LAG_SECONDS = 1.0  # an event loop held up for longer is worth a word in the log
+
+
+class Reach(NamedTuple):
+    """How a node gets to handlers that are not in this process' apps: over HTTP, as Lambda functions, as ASGI apps."""
+
+    asgi_apps: Mapping[str, AsgiApp] = MappingProxyType({})
+    identity: Identity | None = None
+    """Signs the requests."""
+    attempt_limit: int = REMOTE_LIMIT
+    message_limit: int = FRAME_LIMIT
+    """The longest message taken from an endpoint, bytes."""
+    newest_version: int = NEWEST
+    """Of the service protocol, that is spoken with endpoints which know it too."""
+    connect_timeout: float = 10.0
+    """Seconds."""
+
+    def remote(self, clock: Clock) -> Remote:
+        """The ways themselves."""
+        identity = self.identity
+
+        def sign(path: str, key: str | None) -> Mapping[str, str]:
+            return {} if identity is None else identity.sign(path, key, clock.now_ms())
+
+        connectors: dict[type, Callable[[], Connector]] = {
+            HttpEndpoint: self._http,
+            LambdaEndpoint: self._lambda,
+            AsgiEndpoint: lambda: AsgiConnector(self.asgi_apps),
+        }
+        return Remote(clock, connectors, sign=sign, limit=self.message_limit)
+
+    def _http(self) -> Connector:
+        from perdure.transports.http import HttpConnector
+
+        return HttpConnector(self.connect_timeout)
+
+    def _lambda(self) -> Connector:
+        from perdure.transports.lambda_ import LambdaConnector
+
+        return LambdaConnector()
 
 
 class LocalNode(Node):
@@ -66,8 +114,11 @@ def assemble(
     entropy: Callable[[int], int] | None = None,
     failed: Callable[[BaseException], None] | None = None,
     lag_threshold: float | None = None,
+    reach: Reach | None = None,
 ) -> LocalNode:
     """A node for the services of `apps`, over one store per partition. To be called in a running event loop.
+
+    `reach` says how it gets to handlers elsewhere; without it there are none.
 
     With `lag_threshold` (seconds), whoever holds up the event loop for longer is named in the log.
 
@@ -86,7 +137,10 @@ def assemble(
     sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS))
     clock = clock or SystemClock(asyncio.get_running_loop())
     host = ProcessHost(clock, chance, replay_always=replay_always)
-    options = {} if entropy is None else {"entropy": entropy}
+    options: dict[str, Any] = {} if entropy is None else {"entropy": entropy}
+    if reach is not None:
+        options |= {"remote": reach.remote(clock), "remote_attempt_limit": reach.attempt_limit}
+        options |= {"newest_version": reach.newest_version}
     node = LocalNode(
         Registry(service.info for service in services.values()),
         storages,
@@ -98,6 +152,8 @@ def assemble(
         **options,
     )
     node.host = host
+    if node.remote is not None:
+        node.remote.congested = lambda: node.congested
     if lag_threshold is not None:
         loop = host.loop
         node.watchdog = Watchdog(loop, lambda: _who_runs(loop), lag_threshold)

@@ -33,6 +33,17 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Requests at once above which more are refused (429), those that wait for a result counted."""
     attempt_limit: int = 1000
     """Handlers that run at once; the others wait."""
+    remote_attempt_limit: int = 4000
+    """Attempts at once on deployments elsewhere; the others wait."""
+    message_size_limit: int = 32 * 1024 * 1024
+    """Bytes of a message from an endpoint above which the attempt fails (RT0003)."""
+    protocol_version: int = 7
+    """The newest version of the service protocol (5 to 7) that is spoken with endpoints elsewhere."""
+    connect_timeout_seconds: float = 10.0
+    """How long connecting to an endpoint may take."""
+    identity_key: str | None = None
+    """The private key (a file, PEM, Ed25519) that signs requests to endpoints. Default: identity.pem beside the data,
+    made when it is first needed."""
     drain_seconds: float = 5.0
     """How long open requests may take to end when the server stops."""
     stop_grace_seconds: float = 10.0
@@ -46,15 +57,19 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise Invalid(f"{name} must be from 0 to 65535, not {getattr(self, name)}")
         if self.ingress_port == self.admin_port != 0:
             raise Invalid(f"ingress_port and admin_port are both {self.ingress_port}: they must differ")
-        for name in ("partitions", "concurrency_limit", "attempt_limit", "request_size_limit"):
+        if not 5 <= self.protocol_version <= 7:
+            raise Invalid(f"protocol_version must be from 5 to 7, not {self.protocol_version}")
+        limits = ("attempt_limit", "remote_attempt_limit", "request_size_limit", "message_size_limit")
+        for name in ("partitions", "concurrency_limit", *limits):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise Invalid(f"{name} must be at least 1, not {value}")
         for name in ("drain_seconds", "stop_grace_seconds"):
             if getattr(self, name) < 0:
                 raise Invalid(f"{name} must not be negative")
-        if self.lag_threshold_seconds <= 0:
-            raise Invalid("lag_threshold_seconds must be more than 0")
+        for name in ("lag_threshold_seconds", "connect_timeout_seconds"):
+            if getattr(self, name) <= 0:
+                raise Invalid(f"{name} must be more than 0")
 
     @classmethod
     def load(cls, given: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> "Config":

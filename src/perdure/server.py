@@ -7,15 +7,19 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import perdure
-from perdure.assembly import LocalNode, assemble
+from perdure.assembly import LocalNode, Reach, assemble
 from perdure.config import Config
 from perdure.embedded import open_data_dir
-from perdure.errors import PerdureError
+from perdure.errors import Invalid, PerdureError
+from perdure.model.deployments import AsgiEndpoint, Deployment, Revision
+from perdure.runtime.deployments import Deployments, discover
+from perdure.runtime.identity import Identity
 from perdure.sdk.app import App
+from perdure.transports.asgi import AsgiApp
 from perdure.web.admin import Admin
 from perdure.web.ingress import Ingress
 from perdure.web.listener import Listener
@@ -29,9 +33,10 @@ _AFTER_STOP_SECONDS = 1.0  # for the last answers, which say that the engine has
 class Server:
     """Serves `apps` as `config` says, from `start` until `stop`."""
 
-    def __init__(self, config: Config, apps: Sequence[App]) -> None:
+    def __init__(self, config: Config, apps: Sequence[App], asgi_apps: Mapping[str, AsgiApp] | None = None) -> None:
         self._config = config
         self._apps = apps
+        self._asgi_apps = dict(asgi_apps or {})
         self._node: LocalNode | None = None
         self.failure: BaseException | None = None
         """Why it had to stop by itself, if it had to."""
@@ -51,6 +56,7 @@ class Server:
                 attempt_limit=config.attempt_limit,
                 failed=self._failed,
                 lag_threshold=config.lag_threshold_seconds,
+                reach=self._reach(),
             )
         except BaseException:
             for store in stores:
@@ -58,12 +64,47 @@ class Server:
             raise
         try:
             self._listen(node)
+            await self._serve_asgi_apps(node)
             await node.start()
         except BaseException:
             self._close_listeners()
             node.close()
             raise
         self._node = node
+
+    def _reach(self) -> Reach:
+        config = self._config
+        key = Path(config.identity_key or Path(config.data_dir, "identity.pem"))
+        return Reach(
+            self._asgi_apps,
+            Identity(key),
+            config.remote_attempt_limit,
+            config.message_size_limit,
+            config.protocol_version,
+            config.connect_timeout_seconds,
+        )
+
+    async def _serve_asgi_apps(self, node: LocalNode) -> None:
+        """Ask the SDKs' applications what they serve; it is not stored, for it goes with the process."""
+        for name in self._asgi_apps:
+            found = await discover(node, AsgiEndpoint(name), {})
+            for info in found.manifest.services:
+                if node.registry.service(info.name) is not None:
+                    raise Invalid(f"{name} has a service {info.name!r}, and so has another app; rename one of them")
+            revisions = {info.name: Revision(1, info) for info in found.manifest.services}
+            manifest, now = found.manifest, node.clock.now_ms()
+            node.registry.deploy(
+                Deployment(
+                    f"asgi:{name}",
+                    found.endpoint,
+                    manifest.mode,
+                    manifest.oldest,
+                    manifest.newest,
+                    now,
+                    revisions,
+                    sdk=found.sdk,
+                )
+            )
 
     def _listen(self, node: LocalNode) -> None:
         """From here on `/health` answers, with 503 until the node is ready."""
@@ -74,6 +115,7 @@ class Server:
         self.ingress = Listener(ingress, config.host, config.ingress_port)
         admin = Admin(
             node,
+            Deployments(node),
             version=perdure.__version__,
             ingress_endpoint=lambda: self.ingress.url if self.ingress is not None else None,
             request_size_limit=config.request_size_limit,
@@ -117,8 +159,9 @@ class Server:
     def describe(self) -> str:
         """One line: where it listens, where it stores, what it serves."""
         assert self.ingress is not None and self.admin is not None
-        services = ", ".join(name for app in self._apps for name in app.services)
-        return f"ingress {self.ingress.url}, admin {self.admin.url}, data {self._config.data_dir}, serving {services}"
+        names = [] if self._node is None else [info.name for info in self._node.registry.services()]
+        serving = f"serving {', '.join(names)}" if names else "no services yet (perdure deployments register URL)"
+        return f"ingress {self.ingress.url}, admin {self.admin.url}, data {self._config.data_dir}, {serving}"
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -130,18 +173,30 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def run(config: Config, apps: Sequence[App], announce: Callable[[str], None], since: float | None = None) -> None:
+def run(
+    config: Config,
+    apps: Sequence[App],
+    announce: Callable[[str], None],
+    since: float | None = None,
+    asgi_apps: Mapping[str, AsgiApp] | None = None,
+) -> None:
     """Serves until SIGTERM or SIGINT, then stops in order; a second signal ends the process at once.
 
     `announce` is given one line when the server is ready. Raises `PerdureError` if it cannot start, or had to stop.
     """
     began = time.monotonic() if since is None else since
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_serve(config, apps, announce, began))
+        runner.run(_serve(config, apps, asgi_apps, announce, began))
 
 
-async def _serve(config: Config, apps: Sequence[App], announce: Callable[[str], None], began: float) -> None:
-    server = Server(config, apps)
+async def _serve(
+    config: Config,
+    apps: Sequence[App],
+    asgi_apps: Mapping[str, AsgiApp] | None,
+    announce: Callable[[str], None],
+    began: float,
+) -> None:
+    server = Server(config, apps, asgi_apps)
     with _signals(server.stopping):
         await server.start()
         # What has been made so far lives as long as the process: the collector need not look at it again and again.

@@ -251,7 +251,9 @@ async def test_a_handler_that_is_not_registered_is_asked_for_again_without_end()
     rig.start(7, handler="missing", attempt=4)
     (command,) = rig.commands()
     assert isinstance(command, c.Fail) and command.attempt == 4 and command.policy.max_attempts is None
-    assert command.failure == AttemptFailure("greeter/missing: no such handler is registered", 404, AT)
+    assert command.failure == AttemptFailure(
+        "greeter/missing: no such handler is registered", 404, AT, restate_code="RT0011"
+    )
     assert rig.invoker.live == 0 and rig.duplexes == []
 
 

@@ -19,7 +19,8 @@ from perdure.errors import StorageError
 from perdure.model import commands as c
 from perdure.model import entries as e
 from perdure.model import invocation as i
-from perdure.model.services import HandlerKind
+from perdure.model.deployments import Deployment, HttpEndpoint, LambdaEndpoint, ProtocolMode, Revision
+from perdure.model.services import HandlerInfo, HandlerKind, ServiceInfo, ServiceKind
 from perdure.storage.base import Batch, Storage
 from perdure.storage.memory import MemoryStorage
 from perdure.storage.sqlite import SqliteStorage
@@ -110,6 +111,18 @@ ENTRIES = st.builds(
 )
 PRESENT = st.just(True)
 
+SERVICE = ServiceInfo("greeter", ServiceKind.SERVICE, {"greet": HandlerInfo("greeter", "greet", HandlerKind.PLAIN)})
+DEPLOYMENTS = st.builds(
+    Deployment,
+    NAMES,
+    st.builds(HttpEndpoint, NAMES) | st.builds(LambdaEndpoint, NAMES, st.none() | NAMES),
+    st.sampled_from(ProtocolMode),
+    st.integers(5, 7),
+    st.integers(5, 7),
+    SMALL,
+    st.dictionaries(NAMES, st.builds(Revision, SMALL, st.just(SERVICE)), max_size=2),
+)
+
 ROWS: dict[Table[Any], tuple[tuple[st.SearchStrategy[Any], ...], st.SearchStrategy[Any]]] = {
     t.INVOCATION: ((NUMBERS,), INVOCATIONS),
     t.INVOCATION_ID: ((BLOBS,), NUMBERS),
@@ -122,6 +135,7 @@ ROWS: dict[Table[Any], tuple[tuple[st.SearchStrategy[Any], ...], st.SearchStrate
     t.OUTBOX: ((SMALL, SMALL), MESSAGES),
     t.ACTIVE: ((NUMBERS,), PRESENT),
     t.META: ((NAMES,), st.integers(0, 2**60)),
+    t.DEPLOYMENT: ((NAMES,), DEPLOYMENTS),
 }
 
 

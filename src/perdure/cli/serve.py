@@ -1,26 +1,33 @@
 """`perdure serve`: run the handlers of one or more apps in a server."""
 
 import importlib
+import inspect
 import logging
 import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from perdure.sdk.app import App
 from perdure.sdk.service import Service, VirtualObject, Workflow
 
+if TYPE_CHECKING:
+    from perdure.transports.asgi import AsgiApp
+
 __all__ = ["load_app", "serve"]
 
 
 def serve(
     apps: Annotated[
-        list[str],
-        typer.Argument(metavar="MODULE:APP...", help="What to serve: modules, and the names of the App in each."),
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODULE:APP]...",
+            help="What to serve in this process: modules, and the App in each, or an ASGI app of restate-sdk.",
+        ),
+    ] = None,
     data_dir: Annotated[
         str | None, typer.Option(help="Where everything is stored; made if it is not there. [default: perdure-data]")
     ] = None,
@@ -36,7 +43,7 @@ def serve(
         typer.Option(help="How many parts the work is cut into, when the data directory is made. [default: 1]"),
     ] = None,
 ) -> None:
-    """Serve the handlers of one or more apps.
+    """Serve the handlers of apps in this process, and of whatever is registered with `perdure deployments register`.
 
     MODULE is imported from the current directory or the Python path. Every setting can also be given in the
     environment: PERDURE_DATA_DIR, PERDURE_HOST, PERDURE_INGRESS_PORT, PERDURE_REQUEST_SIZE_LIMIT, ...
@@ -56,7 +63,14 @@ def serve(
     )
     _log_to_stderr()
     sys.path.insert(0, str(Path.cwd()))
-    run(config, [load_app(each) for each in apps], _announce, began)
+    loaded = {each: load_app(each) for each in apps or ()}
+    run(
+        config,
+        [app for app in loaded.values() if isinstance(app, App)],
+        _announce,
+        began,
+        {name: app for name, app in loaded.items() if not isinstance(app, App)},
+    )
 
 
 def _announce(line: str) -> None:
@@ -69,8 +83,8 @@ def _log_to_stderr() -> None:
         logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
-def load_app(text: str) -> App:
-    """The App that "module:name" stands for. Raises `typer.BadParameter` that says what was found instead."""
+def load_app(text: str) -> "App | AsgiApp":
+    """The App, or the ASGI app, that "module:name" stands for. Raises `typer.BadParameter`: what was found instead."""
     module_name, colon, name = text.partition(":")
     if "/" in module_name or module_name.endswith(".py"):
         module_name = module_name.removesuffix(".py").strip("./").replace("/", ".")
@@ -89,7 +103,23 @@ def load_app(text: str) -> App:
     if isinstance(value, Service | VirtualObject | Workflow):
         kind = type(value).__name__
         raise typer.BadParameter(f"{text} is a {kind}, not an App; put it into one: app = App({name})")
+    if _is_asgi(value):
+        return value  # type: ignore[no-any-return]
     raise typer.BadParameter(f"{text} is no App but a {type(value).__qualname__}: {value!r:.80}. {_apps_in(module)}")
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _is_asgi(value: Any) -> bool:
+    """Whether it is called as ASGI 3 applications are."""
+    if isinstance(value, type) or not callable(value):
+        return False
+    try:
+        parameters = inspect.signature(value).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return len([each for each in parameters if each.default is each.empty and each.kind in _POSITIONAL]) == 3
 
 
 def _import(name: str) -> Any:

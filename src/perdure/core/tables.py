@@ -13,11 +13,13 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 import msgspec
 
 from perdure.model.commands import Message
+from perdure.model.deployments import Deployment
 from perdure.model.entries import Entry
 from perdure.model.invocation import Invocation, Promise
 
 __all__ = [
     "ACTIVE",
+    "DEPLOYMENT",
     "INBOX",
     "INVOCATION",
     "INVOCATION_ID",
@@ -101,6 +103,7 @@ TIMER: Table[bool] = Table("timer", ("due", "number", "kind", "id"), 0)
 OUTBOX: Table[Message] = Table("outbox", ("destination", "position"), 1)
 ACTIVE: Table[bool] = Table("active", ("number",), 0)  # the invocations to start again after a crash
 META: Table[int] = Table("meta", ("name",), 1)  # counters: next number, next position, sent and received per partition
+DEPLOYMENT: Table[Deployment] = Table("deployment", ("id",), 0)  # in partition 0 only
 
 TABLES: tuple[Table[Any], ...] = (
     INVOCATION,
@@ -114,6 +117,7 @@ TABLES: tuple[Table[Any], ...] = (
     OUTBOX,
     ACTIVE,
     META,
+    DEPLOYMENT,
 )
 
 

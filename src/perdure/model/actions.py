@@ -9,6 +9,7 @@ from typing import TypeAlias
 import msgspec
 
 from perdure.model.commands import Message
+from perdure.model.deployments import Deployment
 from perdure.model.entries import Entry, Failure, Notification, Value
 from perdure.model.invocation import Invocation
 
@@ -19,6 +20,7 @@ __all__ = [
     "Action",
     "AlreadyInvoked",
     "Answer",
+    "Deploy",
     "Description",
     "Done",
     "Finished",
@@ -31,6 +33,7 @@ __all__ = [
     "SetTimer",
     "StartAttempt",
     "StateAnswer",
+    "Undeploy",
 ]
 
 
@@ -150,4 +153,18 @@ class Finished(_Struct, frozen=True):
     expires_at: int | None
 
 
-Action: TypeAlias = StartAttempt | Notify | AbortAttempt | SetTimer | Send | AckDelivery | Reply | Finished
+class Deploy(_Struct, frozen=True):
+    """Services are served there. Re-derivable."""
+
+    deployment: Deployment
+
+
+class Undeploy(_Struct, frozen=True):
+    """They no longer are. Re-derivable: it is not in the tables."""
+
+    id: str
+
+
+Action: TypeAlias = (
+    StartAttempt | Notify | AbortAttempt | SetTimer | Send | AckDelivery | Reply | Finished | Deploy | Undeploy
+)

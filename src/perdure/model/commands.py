@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from perdure.model.deployments import Deployment
 from perdure.model.entries import Call, Command, Failure, Input, OneWayCall, Signal, Value
 from perdure.model.invocation import AttemptFailure, Retention, Target, Waiter, Waiting
 from perdure.model.services import RetryPolicy
@@ -33,10 +34,13 @@ __all__ = [
     "Note",
     "PartitionCommand",
     "Pause",
+    "Pin",
     "Propose",
     "Purge",
+    "PutDeployment",
     "ReadState",
     "Recover",
+    "RemoveDeployment",
     "Restart",
     "Resume",
     "SendSignalTo",
@@ -96,6 +100,16 @@ class Propose(_Struct, frozen=True):
     attempt: int
     completion_id: int
     result: Value | Failure
+
+
+class Pin(_Struct, frozen=True):
+    """The attempt runs on this deployment, in this version of the protocol, and is about to write to the journal."""
+
+    at: int
+    number: int
+    attempt: int
+    deployment: str
+    version: int
 
 
 class Suspend(_Struct, frozen=True):
@@ -257,6 +271,20 @@ class ChangeState(_Struct, frozen=True):
     token: int | None = None
 
 
+class PutDeployment(_Struct, frozen=True):
+    """Services are served there from now on. For partition 0, as is the next."""
+
+    at: int
+    deployment: Deployment
+    token: int | None = None
+
+
+class RemoveDeployment(_Struct, frozen=True):
+    at: int
+    id: str
+    token: int | None = None
+
+
 class CompleteCall(_Struct, frozen=True):
     """The answer to a call, an attach or a promise of an invocation that another partition owns."""
 
@@ -295,6 +323,7 @@ PartitionCommand: TypeAlias = (
     | Append
     | AppendCall
     | Propose
+    | Pin
     | Suspend
     | End
     | Fail
@@ -313,6 +342,8 @@ PartitionCommand: TypeAlias = (
     | Describe
     | ReadState
     | ChangeState
+    | PutDeployment
+    | RemoveDeployment
     | Deliver
     | Delivered
 )

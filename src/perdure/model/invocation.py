@@ -93,6 +93,7 @@ class AttemptFailure(msgspec.Struct, frozen=True, omit_defaults=True):
     command_index: int | None = None
     command_name: str | None = None
     command_type: int | None = None
+    restate_code: str | None = None
 
 
 class Scheduled(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_field="_"):
@@ -153,6 +154,7 @@ class Invocation(msgspec.Struct, frozen=True, omit_defaults=True):
     """One row. `number` orders a partition's invocations by age and is the key of everything that belongs to one.
 
     `attempts` counts attempts; it is also the fence: what an attempt reports is dropped when a later one exists.
+    `deployment` and `protocol_version` are those it is pinned to, from the moment it has more than its input.
     """
 
     number: int
@@ -169,6 +171,8 @@ class Invocation(msgspec.Struct, frozen=True, omit_defaults=True):
     restarted_from: bytes | None = None
     resumed_at: int | None = None
     origin: Origin | None = None
+    deployment: str | None = None
+    protocol_version: int = 0
 
     @property
     def replays(self) -> Origin:

@@ -84,6 +84,9 @@ class HandlerInfo(msgspec.Struct, frozen=True):
     output_content_type: str | None = "application/json"
     input_schema: dict[str, object] | None = None
     output_schema: dict[str, object] | None = None
+    lazy_state: bool = False  # True: the state is read key by key, none of it comes with the start of an attempt
+    eager_state_keys: tuple[str, ...] = ()  # with `lazy_state`: the keys that come all the same
+    output_content_type_if_empty: bool = False  # whether an empty result is answered with a content type too
 
 
 class ServiceInfo(msgspec.Struct, frozen=True):

@@ -16,6 +16,8 @@ class Start(msgspec.Struct, frozen=True):
 
     `state` is the whole state of the handler's object, or None if it has none or it is to be read key by key.
     `failures` counts failed attempts since the journal last grew, `step_attempts` failed tries by completion id.
+    `started_at` is 0 where the journal has no clock: on the wire. There, `since_progress_ms` says how long ago the
+    journal last grew.
     """
 
     id: bytes
@@ -28,6 +30,7 @@ class Start(msgspec.Struct, frozen=True):
     started_at: int
     step_attempts: dict[int, int]
     retry_policy: RetryPolicy
+    since_progress_ms: int = 0
 
 
 class ProposeRun(msgspec.Struct, frozen=True, gc=False):

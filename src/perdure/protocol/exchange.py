@@ -76,6 +76,11 @@ class EngineEnd:
                 raise RemoteProtocolError(f"a message of type {frame.type:#06x} after the last one")
             yield self._message(frame, at)
 
+    def close(self) -> None:
+        """The handler's side has ended. Raises `RemoteProtocolError` if its last message had not come."""
+        if not self.ended:
+            raise RemoteProtocolError("the response ended before the last message", 500)
+
     def _message(self, frame: Frame, at: int) -> control.FromHandler:
         kind = frame.type
         if kind in _COMMANDS:
@@ -105,7 +110,8 @@ class HandlerEnd:
     """The end that runs the code. `feed` gives `Start` once, then notifications; `encode` is what goes back.
 
     `target` says which handler this is: the wire does not. Times are not on the wire either: `started_at` and the time
-    of every notification are 0.
+    of every notification are 0. Of the failed tries of steps it knows one number, of attempts since the journal last
+    grew: it is taken to be that of the first step without a result, which is what the next try will be of.
     """
 
     __slots__ = ("_entries", "_known", "_proposed", "_reader", "_start", "_target", "_version", "policy", "started")
@@ -135,6 +141,14 @@ class HandlerEnd:
                 self.started = True
                 yield self._whole_start(self._start)
 
+    def close(self) -> None:
+        """The engine's side has ended. Raises `RemoteProtocolError` if that was in the middle of the journal."""
+        if not self.started:
+            known = f"{len(self._entries)} of {self._known} entries" if self._start is not None else "Start"
+            raise RemoteProtocolError(f"the request ended before the journal was whole: after {known}")
+        if self._reader.pending:
+            raise RemoteProtocolError("the request ended in the middle of a message")
+
     def _begin(self, frame: Frame) -> None:
         if frame.type != w.START:
             raise RemoteProtocolError(f"the first message is of type {frame.type:#06x}, not Start")
@@ -151,7 +165,10 @@ class HandlerEnd:
         target = self._target
         if start.key:
             target = Target(target.service, target.handler, target.kind, start.key)
-        state = None if start.partial_state else {each.key.decode(): each.value for each in start.state}
+        try:
+            state = None if start.partial_state else {each.key.decode(): each.value for each in start.state}
+        except UnicodeDecodeError:
+            raise RemoteProtocolError("a key of the state is not UTF-8") from None
         return control.Start(
             start.id,
             target,
@@ -161,9 +178,19 @@ class HandlerEnd:
             start.retry_count + 1,
             start.retry_count,
             0,
-            {},
+            self._step_attempts(start.retry_count),
             self.policy,
+            start.retry_duration_ms,
         )
+
+    def _step_attempts(self, failures: int) -> dict[int, int]:
+        if not failures:
+            return {}
+        settled = {entry.completion_id for entry in self._entries if isinstance(entry, e.Completion)}
+        for entry in self._entries:
+            if isinstance(entry, e.Run) and entry.completion_id not in settled:
+                return {entry.completion_id: failures}
+        return {}
 
     def _notification(self, frame: Frame) -> e.Notification:
         if frame.type == w.PROPOSE_RUN_ACK and self._version >= versions.ACKS:

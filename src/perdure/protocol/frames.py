@@ -34,11 +34,12 @@ def encode_frame(type: int, payload: bytes, ack: bool = False) -> bytes:
 class FrameReader:
     """Bytes in, frames out. `limit` is the longest payload (bytes) that is taken."""
 
-    __slots__ = ("_buffer", "_limit")
+    __slots__ = ("_buffer", "_limit", "_wanted")
 
     def __init__(self, limit: int = FRAME_LIMIT) -> None:
         self._buffer = bytearray()
         self._limit = limit
+        self._wanted = 0  # bytes of buffer below which there is nothing to look at: no byte is moved twice for nothing
 
     @property
     def pending(self) -> int:
@@ -46,11 +47,17 @@ class FrameReader:
         return len(self._buffer)
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that are whole now. Raises `RemoteProtocolError` (413) at a header that announces too much."""
+        """The frames that are whole now. Raises `RemoteProtocolError` (413) at a header that announces too much.
+
+        To be read to its end: what follows a frame is kept for the next call then.
+        """
         if self._buffer:
             self._buffer += data
+            if len(self._buffer) < self._wanted:
+                return
             data = bytes(self._buffer)
             self._buffer.clear()
+        self._wanted = 8
         position, size = 0, len(data)
         while size - position >= 8:
             type_, flags, length = _HEADER.unpack_from(data, position)
@@ -60,6 +67,7 @@ class FrameReader:
                 )
             end = position + 8 + length
             if end > size:
+                self._wanted = end - position
                 break
             yield Frame(type_, data[position + 8 : end], bool(flags & _REQUESTED_ACK))
             position = end

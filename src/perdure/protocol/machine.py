@@ -10,6 +10,10 @@ the code goes on at once, and notifications are delivered one at a time, in the 
 the code can do nothing more without one. Given the same journal, code that asks nobody else therefore issues
 the same commands in the same order.
 
+Where the journal has no clock (`started_at` is 0: notifications on the wire carry no times) the machine's time begins
+at 0 and stands still until a wall clock's time is found in the journal (`tell_time`). Differences of times are then as
+right as they can be, and replay.
+
 An error is sticky: after a mismatch every call unwinds the handler with `AttemptGone`, for code that swallowed
 the first must not go on.
 """
@@ -58,6 +62,7 @@ class Machine:
         "_notifications",
         "_send",
         "_state",
+        "_zero",
         "closed",
         "command_index",
         "failure",
@@ -89,12 +94,28 @@ class Machine:
         self.seen = 0
         self.time = start.started_at
         self.started_at = start.started_at
+        self._zero = 0  # the wall clock's time (ms since the epoch) at time 0, once it is known
         self.failure: JournalMismatch | None = None
         self.closed = False  # set by the driver when nothing may be issued any more
 
     @property
     def replaying(self) -> bool:
         return bool(self._commands)
+
+    @property
+    def wall_time(self) -> int | None:
+        """The time in ms since the epoch; None if nothing in the journal says it."""
+        if self.started_at:
+            return self.time
+        return self._zero + self.time if self._zero else None
+
+    def tell_time(self, wall_time: int) -> None:
+        """A wall clock's time (ms since the epoch) that the journal holds. For journals without a clock; else ignored."""
+        if self.started_at:
+            return
+        if not self._zero:
+            self._zero = wall_time - self.time
+        self.time = max(self.time, wall_time - self._zero)
 
     def completion_id(self) -> int:
         """A fresh id for a command's answer."""

@@ -34,6 +34,7 @@ TREE_LIMIT = 80
 """How deep a tree of awaited things may be; restate-server allows 1,000, protobuf itself 100."""
 
 _BEHAVIORS = ("retry", "pause", "fail")
+_COMBINATORS = frozenset(Combinator)
 
 
 def parse(message: Any, payload: bytes) -> Any:
@@ -55,7 +56,7 @@ def _waiting(future: wire.Future, depth: int = 1) -> Waiting:
         tuple(future.signals),
         tuple(future.named_signals),
         tuple([_waiting(child, depth + 1) for child in future.nested]),
-        Combinator(future.combinator) if future.combinator <= max(Combinator) else Combinator.UNKNOWN,
+        Combinator(future.combinator) if future.combinator in _COMBINATORS else Combinator.UNKNOWN,
     )
 
 
@@ -84,7 +85,7 @@ def decode_error(payload: bytes, at: int) -> control.Error:
         message.command_type if message.HasField("command_type") else None,
     )
     delay_ms = message.next_retry_delay_ms if message.HasField("next_retry_delay_ms") else None
-    behavior = _BEHAVIORS[message.behavior] if message.behavior < len(_BEHAVIORS) else "retry"
+    behavior = _BEHAVIORS[message.behavior] if 0 <= message.behavior < len(_BEHAVIORS) else "retry"
     return control.Error(failure, delay_ms, behavior)
 
 

@@ -1,8 +1,8 @@
 """Runs attempts: opens the way to the handler, turns what it says into commands, gives it its notifications.
 
-At most `limit` attempts are live, fewer for handlers that say so (`concurrency`). Others wait their turn; when
-any wait, attempts that are idle are asked to suspend, those idle longest first, so a thousand handlers that
-sleep do not keep the next one from running.
+Attempts go in two lanes, in this process and elsewhere, each with a limit to how many are live; handlers may have a
+lower one of their own (`concurrency`). Others wait their turn; when any wait, attempts that are idle are asked to
+suspend, those idle longest first, so a thousand handlers that sleep do not keep the next one from running.
 """
 
 import asyncio
@@ -14,40 +14,62 @@ from typing import Protocol
 
 from perdure.model import entries as e
 from perdure.model.actions import ReplayedJournal, StartAttempt
-from perdure.model.commands import Fail, Invoke, Load, PartitionCommand
+from perdure.model.commands import Append, AppendCall, Fail, Invoke, Load, PartitionCommand, Pin, Propose
+from perdure.model.deployments import Deployment
 from perdure.model.ids import random_seed
 from perdure.model.invocation import AttemptFailure, Invocation, Invoked
-from perdure.model.services import HandlerInfo, RetryPolicy
+from perdure.model.services import RetryPolicy
+from perdure.protocol import versions
 from perdure.protocol.attempt import Attempt
 from perdure.protocol.control import AwaitingOn, Error, FromHandler, Start, StepFailed, Suspension
 from perdure.runtime.clock import Clock, TimerHandle
-from perdure.runtime.registry import Registry
+from perdure.runtime.registry import Registry, Route
 from perdure.transports.base import Duplex, Transport
+from perdure.transports.remote import Remote
 
 __all__ = ["Invoker"]
 
 _log = logging.getLogger("perdure.invocation")
 
 PROGRESS: frozenset[type] = frozenset({StepFailed, AwaitingOn, Error, Suspension})
+REMOTE_LIMIT = 4_000
+WRITES: frozenset[type] = frozenset({Append, AppendCall, Propose})
+
+Key = tuple[int, int]  # partition, number of the invocation
+
+
+class Lane:
+    """Attempts that share a limit: how many are live, and which wait for room."""
+
+    __slots__ = ("limit", "live", "waiting")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.live = 0
+        self.waiting: OrderedDict[Key, Invocation] = OrderedDict()
 
 
 class Live:
-    """One attempt that runs now."""
+    """One attempt that runs now. `pin` is the version under which its deployment is still to be pinned; 0: it is."""
 
-    __slots__ = ("attempt", "duplex", "idle_timer", "info", "invocation", "key", "submit")
+    __slots__ = ("attempt", "duplex", "idle_timer", "info", "invocation", "key", "lane", "pin", "route", "submit")
 
     def __init__(
         self,
-        key: tuple[int, int],
+        key: Key,
         invocation: Invocation,
-        info: HandlerInfo,
+        route: Route,
+        lane: Lane,
         attempt: Attempt,
         submit: Callable[[PartitionCommand], None],
     ) -> None:
         self.key = key
         self.submit = submit
         self.invocation = invocation
-        self.info = info
+        self.route = route
+        self.info = route.info
+        self.lane = lane
+        self.pin = 0
         self.attempt = attempt
         self.duplex: Duplex | None = None
         self.idle_timer: TimerHandle | None = None
@@ -71,17 +93,28 @@ class Environment(Protocol):
 class Invoker:
     """The live attempts of a node. All methods run on the event loop's thread."""
 
-    def __init__(self, environment: Environment, registry: Registry, transport: Transport, limit: int) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        registry: Registry,
+        transport: Transport,
+        limit: int,
+        remote: Remote | None = None,
+        remote_limit: int = REMOTE_LIMIT,
+        newest_version: int = versions.NEWEST,
+    ) -> None:
         self._environment = environment
         self._loop = asyncio.get_running_loop()
         self._registry = registry
         self._transport = transport
-        self._limit = limit
-        self._live: dict[tuple[int, int], Live] = {}
-        self._waiting: OrderedDict[tuple[int, int], Invocation] = OrderedDict()
-        self._idle: OrderedDict[tuple[int, int], Live] = OrderedDict()
+        self._remote = remote
+        self._newest_version = newest_version
+        self._here = Lane(limit)
+        self._elsewhere = Lane(remote_limit)
+        self._live: dict[Key, Live] = {}
+        self._idle: OrderedDict[Key, Live] = OrderedDict()
         self._running: dict[tuple[str, str], int] = {}  # live attempts of handlers with a limit of their own
-        self._held_back: dict[tuple[str, str], OrderedDict[tuple[int, int], Invocation]] = {}
+        self._held_back: dict[tuple[str, str], OrderedDict[Key, Invocation]] = {}
         self._stopping = False
         self.on_idle: Callable[[], None] | None = None
 
@@ -93,12 +126,13 @@ class Invoker:
     @property
     def waiting(self) -> int:
         """How many attempts wait for room."""
-        return len(self._waiting) + sum(map(len, self._held_back.values()))
+        lanes = len(self._here.waiting) + len(self._elsewhere.waiting)
+        return lanes + sum(map(len, self._held_back.values()))
 
     @property
     def busy(self) -> bool:
         """Whether any attempt runs that is not idle, or could."""
-        return len(self._live) > len(self._idle) or bool(self._waiting)
+        return len(self._live) > len(self._idle) or bool(self._here.waiting or self._elsewhere.waiting)
 
     def start(self, partition: int, action: StartAttempt) -> None:
         """Run an attempt, now or when there is room."""
@@ -106,44 +140,57 @@ class Invoker:
         self.abort(partition, action.invocation.number)
         if self._stopping:
             return
-        if len(self._live) >= self._limit:
+        invocation = action.invocation
+        route = self._registry.route(invocation.target, invocation.deployment)
+        lane = self._here if route is None or route.deployment is None else self._elsewhere
+        if lane.live >= lane.limit:
             # The journal is read again when its turn comes: a queue of journals has no bound.
-            self._waiting[key] = action.invocation
-            self._make_room()
+            lane.waiting[key] = invocation
+            self._make_room(lane)
             return
-        self._open(key, action.invocation, action.journal)
+        self._open(key, invocation, action.journal)
 
-    def _open(self, key: tuple[int, int], invocation: Invocation, journal: ReplayedJournal | None) -> None:
+    def _open(self, key: Key, invocation: Invocation, journal: ReplayedJournal | None) -> None:
         environment = self._environment
         target = invocation.target
-        info = self._registry.handler(target.service, target.handler)
-        at = environment.clock.now_ms()
-        if info is None:
-            failure = AttemptFailure(f"{target}: no such handler is registered", 404, at)
-            attempt = Attempt(key[1], invocation.attempts, target, RetryPolicy(max_attempts=None), self._no_address)
-            environment.submit(key[0], attempt.fail(failure, at, environment.chance()))
+        route = self._registry.route(target, invocation.deployment)
+        if route is None:
+            self._nowhere(key, invocation)
             return
+        info = route.info
+        lane = self._here if route.deployment is None else self._elsewhere
         name = (target.service, target.handler)
         if info.concurrency is not None:
             if self._running.get(name, 0) >= info.concurrency:
                 self._held_back.setdefault(name, OrderedDict())[key] = invocation
-                self._make_room(name)
+                self._make_room(lane, name)
                 return
             self._running[name] = self._running.get(name, 0) + 1
-        policy = info.retry_policy
         attempt = Attempt(
             key[1],
             invocation.attempts,
             target,
-            policy,
+            info.retry_policy,
             lambda entry, at: environment.address(entry, invocation.id, at),
         )
-        live = Live(key, invocation, info, attempt, environment.submitter(key[0]))
+        live = Live(key, invocation, route, lane, attempt, environment.submitter(key[0]))
         self._live[key] = live
+        lane.live += 1
         if journal is None:
-            environment.submit(key[0], Load(at, key[1], invocation.attempts))
+            environment.submit(key[0], Load(environment.clock.now_ms(), key[1], invocation.attempts))
         else:
             self._begin(live, journal)
+
+    def _nowhere(self, key: Key, invocation: Invocation) -> None:
+        """It can't be run now: its handler, or the deployment it is pinned to, may come back."""
+        environment, target = self._environment, invocation.target
+        at = environment.clock.now_ms()
+        message = f"{target}: no such handler is registered"
+        if invocation.deployment is not None:
+            message = f"{target}: it began on deployment {invocation.deployment}, which is not registered any more"
+        failure = AttemptFailure(message, 404, at, restate_code="RT0011")
+        attempt = Attempt(key[1], invocation.attempts, target, RetryPolicy(max_attempts=None), self._no_address)
+        environment.submit(key[0], attempt.fail(failure, at, environment.chance()))
 
     def _no_address(self, entry: e.Call | e.OneWayCall, at: int) -> Invoke:
         raise AssertionError("an attempt that never ran cannot call")
@@ -157,7 +204,7 @@ class Invoker:
             invocation.id,
             invocation.target,
             journal.entries,
-            journal.state,
+            None if live.info.lazy_state else journal.state,
             random_seed(origin.id),
             invocation.attempts,
             status.failures,
@@ -171,10 +218,42 @@ class Invoker:
             if not isinstance(entry, e.Completion | e.Signal):
                 break
         try:
-            live.duplex = self._transport.open(start, partial(self._receive, live))
+            deployment = live.route.deployment
+            if deployment is None:
+                live.duplex = self._transport.open(start, partial(self._receive, live))
+            else:
+                live.duplex = self._open_elsewhere(live, deployment, start)
+                if live.duplex is None:
+                    return
             live.duplex.begin()
         except Exception as error:
             self._broken(live, error)
+
+    def _open_elsewhere(self, live: Live, deployment: Deployment, start: Start) -> Duplex | None:
+        invocation = live.invocation
+        version = invocation.protocol_version or versions.choose(
+            deployment.oldest, deployment.newest, self._newest_version
+        )
+        if version is None or not deployment.oldest <= version <= deployment.newest:
+            self._unspeakable(live, deployment, version)
+            return None
+        if invocation.deployment is None and deployment.stored:
+            live.pin = version
+        assert self._remote is not None, "deployments come from a node that can reach them"
+        return self._remote.open(deployment, version, live.info, start, partial(self._receive, live))
+
+    def _unspeakable(self, live: Live, deployment: Deployment, version: int | None) -> None:
+        spoken = (
+            f"deployment {deployment.id} speaks versions {deployment.oldest} to {deployment.newest} of the protocol"
+        )
+        if version is None:
+            problem, code = f"{spoken}, and this server none of them", "RT0013"
+        else:
+            problem, code = f"{spoken}, and the invocation began with version {version}", "RT0014"
+        at = self._environment.clock.now_ms()
+        failure = AttemptFailure(f"[{code}] {problem}", 500, at, restate_code=code)
+        live.submit(live.attempt.fail(failure, at, self._environment.chance()))
+        self._gone(live)
 
     def loaded(self, partition: int, action: StartAttempt) -> bool:
         """Whether this is the journal that a live attempt asked for; it then begins."""
@@ -191,7 +270,7 @@ class Invoker:
         live = self._live.get((partition, number))
         if live is None or live.duplex is None:
             return
-        if live.idle_timer is not None:
+        if live.idle_timer is not None or live.route.deployment is not None:
             self._no_longer_idle(live)
         try:
             live.duplex.notify(notification)
@@ -214,7 +293,8 @@ class Invoker:
     def abort(self, partition: int, number: int) -> None:
         """Hang up on an attempt, live or waiting."""
         key = (partition, number)
-        self._waiting.pop(key, None)
+        self._here.waiting.pop(key, None)
+        self._elsewhere.waiting.pop(key, None)
         for held in self._held_back.values():
             held.pop(key, None)
         live = self._live.get(key)
@@ -230,6 +310,8 @@ class Invoker:
             return  # it was refused and will hear of it, or is gone
         command = attempt.receive(message, environment.clock.now_ms(), environment.chance())
         if command is not None:
+            if live.pin and type(command) in WRITES:
+                self._pin(live)
             live.submit(command)
         if type(command) is Fail and type(message) is not Error:
             self._refuse(live, command)
@@ -237,6 +319,14 @@ class Invoker:
             self._watch(live, message)
         if attempt.ended:
             self._gone(live)
+
+    def _pin(self, live: Live) -> None:
+        """From its first entry on it stays on its deployment, and in this version of the protocol."""
+        deployment, version = live.route.deployment, live.pin
+        assert deployment is not None
+        live.pin = 0
+        at = self._environment.clock.now_ms()
+        live.submit(Pin(at, live.key[1], live.invocation.attempts, deployment.id, version))
 
     def _refuse(self, live: Live, command: Fail) -> None:
         """The handler may not do what it did. It is in the middle of it, so it is hung up on a moment later."""
@@ -266,12 +356,13 @@ class Invoker:
             return
         timeout_ms = live.info.inactivity_timeout_ms
         target = live.invocation.target
-        if timeout_ms <= 0 or self._waiting or self._held_back.get((target.service, target.handler)):
+        if timeout_ms <= 0 or live.lane.waiting or self._held_back.get((target.service, target.handler)):
             duplex.close_input()
             return
         self._idle[live.key] = live
-        clock = self._environment.clock
-        live.idle_timer = clock.call_at(clock.now_ms() + timeout_ms, duplex.close_input)
+        if live.route.deployment is None:  # elsewhere the way itself measures silence
+            clock = self._environment.clock
+            live.idle_timer = clock.call_at(clock.now_ms() + timeout_ms, duplex.close_input)
         if self.on_idle is not None:
             self.on_idle()
 
@@ -281,12 +372,12 @@ class Invoker:
             live.idle_timer = None
         self._idle.pop(live.key, None)
 
-    def _make_room(self, name: tuple[str, str] | None = None) -> None:
+    def _make_room(self, lane: Lane, name: tuple[str, str] | None = None) -> None:
         """Others wait: have the attempt (of the handler `name`) that is idle longest suspend."""
         for live in self._idle.values():
             target = live.invocation.target
             duplex = live.duplex
-            if duplex is not None and name in (None, (target.service, target.handler)):
+            if duplex is not None and live.lane is lane and name in (None, (target.service, target.handler)):
                 self._no_longer_idle(live)  # whoever waits next asks another one
                 duplex.close_input()
                 return
@@ -296,6 +387,8 @@ class Invoker:
             return
         self._no_longer_idle(live)
         del self._live[live.key]
+        lane = live.lane
+        lane.live -= 1
         live.duplex = None  # it refers back to `live`
         target = live.invocation.target
         name = (target.service, target.handler)
@@ -305,14 +398,15 @@ class Invoker:
             if held and not self._stopping:
                 key, invocation = held.popitem(last=False)
                 self._open(key, invocation, None)
-        while self._waiting and len(self._live) < self._limit and not self._stopping:
-            key, invocation = self._waiting.popitem(last=False)
+        while lane.waiting and lane.live < lane.limit and not self._stopping:
+            key, invocation = lane.waiting.popitem(last=False)
             self._open(key, invocation, None)
 
     def drain(self) -> bool:
         """Start nothing more and hang up on every attempt that has no step running; whether that was all of them."""
         self._stopping = True
-        self._waiting.clear()
+        self._here.waiting.clear()
+        self._elsewhere.waiting.clear()
         self._held_back.clear()
         for (partition, number), live in list(self._live.items()):
             if live.duplex is None or live.duplex.drain():

@@ -19,21 +19,25 @@ from perdure.model import actions as a
 from perdure.model import commands as c
 from perdure.model import entries as e
 from perdure.model import ids
+from perdure.model.deployments import Deployment
 from perdure.model.ids import InvocationId
 from perdure.model.invocation import Target, Waiter
 from perdure.model.services import HandlerKind
 from perdure.protocol.attempt import check_storable
+from perdure.protocol.versions import NEWEST
 from perdure.runtime.clock import Clock, SystemClock, TimerHandle
 from perdure.runtime.courier import Courier
-from perdure.runtime.invoker import Invoker
+from perdure.runtime.invoker import REMOTE_LIMIT, Invoker
 from perdure.runtime.loop import PartitionLoop
 from perdure.runtime.perform import PERFORMERS
 from perdure.runtime.registry import Registry, retention_of
 from perdure.storage.base import Storage
 from perdure.transports.base import Transport
+from perdure.transports.remote import Remote
 
 __all__ = ["Node"]
 
+CONGESTED = 8_192  # commands waiting for a batch, above which endpoints elsewhere are not read on
 QUEUE_LIMIT = 50_000  # commands waiting for a batch, above which a partition takes no new work from outside
 
 
@@ -52,6 +56,9 @@ class Node:
         *,
         clock: Clock | None = None,
         attempt_limit: int = 1000,
+        remote: Remote | None = None,
+        remote_attempt_limit: int = REMOTE_LIMIT,
+        newest_version: int = NEWEST,
         entropy: Callable[[int], int] = _entropy,
         chance: Callable[[], float] = random.random,
         failed: Callable[[BaseException], None] | None = None,
@@ -64,7 +71,8 @@ class Node:
         self.chance = chance
         self._entropy = entropy
         self._when_failed = failed
-        self.invoker = Invoker(self, registry, transport, attempt_limit)
+        self.remote = remote
+        self.invoker = Invoker(self, registry, transport, attempt_limit, remote, remote_attempt_limit, newest_version)
         self.courier = Courier(self.clock, self.submit)
         count = len(storages)
         self.partitions = [
@@ -80,9 +88,12 @@ class Node:
 
     async def start(self) -> None:
         """Recover what the last process left, then take work."""
-        for partition in self.partitions:
+        first, *others = self.partitions
+        first.submit(c.Recover(self.clock.now_ms()))
+        await first.quiet()  # it knows the deployments, without which no attempt of the others finds its handler
+        for partition in others:
             partition.submit(c.Recover(self.clock.now_ms()))
-        for partition in self.partitions:
+        for partition in others:
             await partition.quiet()
         if self.failure is not None:
             raise Unavailable(f"recovery failed: {self.failure}")
@@ -97,6 +108,8 @@ class Node:
         self.invoker.abort_all()
         for partition in self.partitions:
             await partition.quiet()
+        if self.remote is not None:
+            await self.remote.close()
         self.close()
         self._give_up(Unavailable("the engine has stopped; what was accepted goes on when it starts again"))
 
@@ -387,6 +400,26 @@ class Node:
 
     async def describe(self, id: InvocationId) -> a.Description | a.Refused:
         return await self._ask(id, lambda token: c.Describe(self.clock.now_ms(), id, token))  # type: ignore[no-any-return]
+
+    async def put_deployment(self, deployment: Deployment) -> None:
+        """Store a deployment, new or changed; from then on new invocations of its services go there."""
+        await self._ask_first(lambda token: c.PutDeployment(self.clock.now_ms(), deployment, token))
+
+    async def remove_deployment(self, id: str) -> None:
+        await self._ask_first(lambda token: c.RemoveDeployment(self.clock.now_ms(), id, token))
+
+    async def _ask_first(self, command: Callable[[int], c.PartitionCommand]) -> None:
+        """Partition 0 owns what belongs to no invocation."""
+        await self._ask(bytes(24), command)
+
+    def deployment_id(self) -> str:
+        """A fresh one."""
+        return ids.deployment_id(ids.ulid(self.clock.now_ms(), self._entropy(80)))
+
+    @property
+    def congested(self) -> bool:
+        """Whether more was said to the partitions than they have stored."""
+        return any(partition.queued > CONGESTED for partition in self.partitions)
 
     async def state(self, service: str, key: str) -> dict[str, bytes]:
         """An object's whole state."""

@@ -44,6 +44,14 @@ def _finished(node: "Node", partition: int, action: a.Finished) -> None:
     node.finished(action)
 
 
+def _deploy(node: "Node", partition: int, action: a.Deploy) -> None:
+    node.registry.deploy(action.deployment)
+
+
+def _undeploy(node: "Node", partition: int, action: a.Undeploy) -> None:
+    node.registry.undeploy(action.id)
+
+
 PERFORMERS: dict[type[Any], "Callable[[Node, int, Any], None]"] = {
     a.StartAttempt: _start_attempt,
     a.Notify: _notify,
@@ -53,4 +61,6 @@ PERFORMERS: dict[type[Any], "Callable[[Node, int, Any], None]"] = {
     a.AckDelivery: _ack_delivery,
     a.Reply: _reply,
     a.Finished: _finished,
+    a.Deploy: _deploy,
+    a.Undeploy: _undeploy,
 }

@@ -220,7 +220,7 @@ class Context:
 
     def now(self) -> datetime:
         """The journal's time (aware, UTC): when what the handler last waited for was recorded. Not a coroutine."""
-        return datetime.fromtimestamp(self._run.time_ms / 1000, UTC)
+        return datetime.fromtimestamp(self._run.now_ms() / 1000, UTC)
 
     @overload
     async def run(

@@ -6,6 +6,11 @@ thread asks for something) ends in a call of it, from a plain callback of the re
 
 When the code waits and no step of it runs, the attempt is *idle*. Once the engine has closed its side
 (`close_input`) an idle attempt suspends: the coroutine is dropped, and what it waits for wakes a new attempt.
+
+An attempt on the wire (`endpoint`) differs from one in the engine's process in three things. After the end of the
+input nothing comes, not even the record of a step's result: the attempt suspends on it. A step under the invocation's
+policy is tried again by the server, which counts, shows and limits the attempts, unless other steps are at work here.
+And the journal has no clock: see `now_ms`.
 """
 
 import asyncio
@@ -58,7 +63,9 @@ class HandlerRun:
         "_machine",
         "_make_main",
         "_named",
+        "_now_at",
         "_pending",
+        "_remote",
         "_send",
         "_signals",
         "_sleeping",
@@ -92,6 +99,7 @@ class HandlerRun:
         self.steps: dict[int, Step] = {}
         self._entries: list[e.Entry] | None = list(start.entries) if host.replay_always else None
         self._input_closed = False
+        self._remote = not start.started_at
         self._advancing = False
         self._draining = False
         self.closed = False
@@ -113,6 +121,7 @@ class HandlerRun:
         self._cancel_when_known: set[int] = set()
         self._unlaunched: list[Step] = []
         self._idle = False
+        self._now_at: int | None = None  # how many notifications had been delivered when the clock was read last
         self.cancelled = False
         self.thread_busy = False
         self.main: asyncio.Task[Any] | None = None
@@ -164,6 +173,7 @@ class HandlerRun:
                 start.started_at,
                 start.step_attempts,
                 start.retry_policy,
+                start.since_progress_ms,
             )
         )
         self.begin()
@@ -171,8 +181,12 @@ class HandlerRun:
     def close_input(self) -> None:
         """Nothing more will come in this attempt: suspend as soon as the handler is idle."""
         self._input_closed = True
-        if not self.closed and not self._advancing and self._idle:
+        if self.closed or self._advancing:
+            return
+        if self._idle:
             self._suspend()
+        elif self._remote:
+            self.advance()
 
     def drain(self) -> bool:
         """Start no more steps; whether none is running, so that hanging up now cuts nothing short."""
@@ -240,24 +254,33 @@ class HandlerRun:
         if self._exhausted:
             self._fail_when_quiet()
             return
-        if self.steps and any(step.running for step in self.steps.values()):
+        if self.steps and self._at_work():
             return
         self._idle = True
         self._send(AwaitingOn(self._waiting()))
         if self._input_closed:
             self._suspend()
 
+    def _at_work(self) -> bool:
+        """Whether a step runs, or has a result of which the journal will tell."""
+        if self._remote and self._input_closed:
+            return any(step.task is not None for step in self.steps.values())
+        return any(step.running for step in self.steps.values())
+
     def _journal_timers(self) -> None:
         machine = self._machine
+        time = machine.time
         for timer in self.loop.take_timers():
-            delay_ms = max(0, round(timer.when_ * 1000) - machine.time)
+            delay_ms = max(0, round(timer.when_ * 1000) - time)
             completion_id = machine.completion_id()
             try:
-                machine.issue(e.Sleep(self.host.now_ms() + delay_ms, completion_id, timer.name))
+                sleep = machine.issue(e.Sleep(self.host.now_ms() + delay_ms, completion_id, timer.name))
             except AttemptGone:
                 return
             timer.completion_id = completion_id
+            timer.wake_up_time = sleep.wake_up_time
             self._sleeping[completion_id] = timer
+            machine.tell_time(sleep.wake_up_time - delay_ms)
 
     def _deliver(self, notification: e.Notification) -> None:
         if isinstance(notification, e.Signal):
@@ -272,6 +295,7 @@ class HandlerRun:
             timer = self._sleeping.pop(completion_id, None)
             if timer is not None:
                 self._machine.time = max(self._machine.time, round(timer.when_ * 1000))
+                self._machine.tell_time(timer.wake_up_time)
                 self.loop.fire(timer)
         elif kind == e.CALL_COMPLETION:
             self._calls.pop(completion_id, None)
@@ -338,9 +362,27 @@ class HandlerRun:
         return self._machine
 
     @property
-    def time_ms(self) -> int:
-        """The journal's time, ms since the epoch."""
-        return self._machine.time
+    def has_clock(self) -> bool:
+        """Whether the journal has a clock, so that the time can be asked for anywhere."""
+        return not self._remote
+
+    def now_ms(self) -> int:
+        """The journal's time, ms since the epoch.
+
+        A journal on the wire has no clock. There the host's is read and written down as a sleep that is over: on
+        replay the journal's word for it is the answer. Until the next notification is delivered the time stands still,
+        as it does where there is a clock. The sleep's own completion is nobody's.
+        """
+        if not self._remote:
+            return self._machine.time
+        machine = self.machine
+        if self._now_at != machine.seen:
+            sleep = machine.issue(e.Sleep(self.host.now_ms(), machine.completion_id(), "now"))
+            machine.tell_time(sleep.wake_up_time)
+            self._now_at = machine.seen
+        time = machine.wall_time
+        assert time is not None
+        return time
 
     @property
     def invocation_id(self) -> str:
@@ -398,10 +440,11 @@ class HandlerRun:
                 retry,
                 serde,
                 self.start.step_attempts.get(completion_id, 0),
-                machine.time,
+                self.host.now_ms() - self.start.since_progress_ms if self._remote else machine.time,
                 self.start,
                 self._step_done,
             )
+            step.command_index = machine.command_index
             self.steps[completion_id] = step
             self._unlaunched.append(step)
         return completion_id, future
@@ -427,8 +470,12 @@ class HandlerRun:
             self._machine.propose(ProposeRun(step.completion_id, outcome))
         else:
             self._step_failed(step, outcome)
-        if self._exhausted and not self.closed:
+        if self.closed:
+            return
+        if self._exhausted:
             self._fail_when_quiet()
+        elif self._remote and self._input_closed:
+            self.advance()
 
     def _step_failed(self, step: Step, error: BaseException) -> None:
         host, policy = self.host, step.retry or self.start.retry_policy
@@ -438,27 +485,34 @@ class HandlerRun:
             failure.code,
             failure.at,
             failure.stacktrace,
-            command_name=step.name,
-            command_type=e.Run.TYPE,
+            step.command_index,
+            step.name,
+            e.Run.TYPE,
         )
+        step.failure = failure
         elapsed_ms = host.now_ms() - (step.started_at or 0)
         too_long = policy.max_duration is not None and elapsed_ms >= policy.max_duration * 1000
-        if isinstance(error, NonDurableOperation) or policy.exhausted(step.tries) or too_long:
+        left_to_server = self._remote and step.retry is None
+        exhausted = policy.exhausted(step.tries) and not left_to_server
+        if isinstance(error, NonDurableOperation) or exhausted or too_long:
             if step.retry is not None:
                 self._machine.propose(ProposeRun(step.completion_id, e.Failure(failure.code, failure.message)))
                 return
             step.retry_at = host.now_ms()
             self._exhausted[step] = Error(failure, behavior=policy.on_exhausted, step_attempts=self._tries())
             return
-        delay_ms = policy.delay_ms(step.tries, host.chance())
-        if isinstance(error, RetryableError) and error.retry_after is not None:
-            delay_ms = int(error.retry_after * 1000)
-        step.back_off(host, delay_ms, self._try_again)
+        asked_ms = _asked_ms(error)
+        if left_to_server and not self._unlaunched and not any(other.task for other in self.steps.values()):
+            self._fail(Error(failure, asked_ms))
+            return
+        step.back_off(
+            host, policy.delay_ms(step.tries, host.chance()) if asked_ms is None else asked_ms, self._try_again
+        )
         self._send(StepFailed(failure, self._tries()))
         if not self._exhausted and not any(other.running for other in self.steps.values()):
             self._idle = True
             self._send(AwaitingOn(self._waiting()))
-            if self._input_closed:
+            if self._input_closed and not self.closed:
                 self._suspend()
 
     def _try_again(self, step: Step) -> None:
@@ -497,10 +551,11 @@ class HandlerRun:
 
     def _suspend(self) -> None:
         """Drop an idle handler; one whose steps all back off is given back to the engine until the first is due."""
-        retries = [step.retry_at for step in self.steps.values() if step.retry_at is not None]
+        retries = [(step.retry_at, step.failure) for step in self.steps.values() if step.retry_at is not None]
         if retries:
-            failure = AttemptFailure("a step is waiting to be tried again", 500, self.host.now_ms())
-            delay_ms = max(0, min(retries) - self.host.now_ms())
+            retry_at, failure = min(retries, key=lambda retry: retry[0])
+            assert failure is not None
+            delay_ms = max(0, retry_at - self.host.now_ms())
             self._fail(Error(failure, delay_ms=delay_ms, step_attempts=self._tries()))
             return
         self._send(Suspension(self._waiting(), self._machine.seen))
@@ -548,11 +603,8 @@ class HandlerRun:
 
     def _retry(self, error: BaseException) -> None:
         failure = failure_of(error, self.host.now_ms())
-        delay_ms = None
-        if isinstance(error, RetryableError) and error.retry_after is not None:
-            delay_ms = int(error.retry_after * 1000)
         behavior = "pause" if _beyond_retry(error) else "retry"
-        self._fail(Error(failure, delay_ms, behavior, self._tries()))
+        self._fail(Error(failure, _asked_ms(error), behavior, self._tries()))
 
     def _drop(self) -> None:
         """Let go of everything; nothing of this attempt is heard of again."""
@@ -566,6 +618,13 @@ class HandlerRun:
         self._sleeping.clear()
         self._unlaunched.clear()
         self.main = None  # of a circle of references; without it all of this is freed at once, not by the collector
+
+
+def _asked_ms(error: BaseException) -> int | None:
+    """The delay (ms) before the next try that the exception asks for."""
+    if isinstance(error, RetryableError) and error.retry_after is not None:
+        return int(error.retry_after * 1000)
+    return None
 
 
 def _beyond_retry(error: BaseException) -> bool:

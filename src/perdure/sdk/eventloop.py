@@ -54,7 +54,7 @@ class _Ready:
 class Timer(_Ready):
     """A durable timer. `when` is in the loop's time: seconds since the epoch, by the journal's clock."""
 
-    __slots__ = ("completion_id", "name", "on_cancel", "when_")
+    __slots__ = ("completion_id", "name", "on_cancel", "wake_up_time", "when_")
 
     def __init__(
         self,
@@ -67,7 +67,8 @@ class Timer(_Ready):
         super().__init__(callback, args, context)
         self.when_ = when
         self.name = name
-        self.completion_id: int | None = None  # given when the timer is journaled
+        self.completion_id: int | None = None  # given when the timer is journaled,
+        self.wake_up_time = 0  # and so is when it is due by the wall clock (ms since the epoch)
         self.on_cancel: Callable[[Timer], None] | None = None
 
     def when(self) -> float:

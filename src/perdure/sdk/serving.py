@@ -14,12 +14,12 @@ from perdure.sdk.service import HandlerDefinition
 from perdure.sdk.steps import Host
 from perdure.sdk.threads import run_in_thread
 
-__all__ = ["Serve", "serve"]
+__all__ = ["Serve", "run_main", "serve"]
 
 Serve = Callable[[Start, Callable[[FromHandler], None]], HandlerRun]
 
 
-async def _main(run: HandlerRun) -> Any:
+async def run_main(run: HandlerRun) -> Any:
     """The handler's main task. Tasks it leaves behind are cancelled and waited for, as `asyncio.run` does."""
     definition = run.definition
     context = context_for(run)
@@ -57,6 +57,6 @@ def serve(handlers: Mapping[tuple[str, str], HandlerDefinition], host: Host) -> 
 
     def open_run(start: Start, receive: Callable[[FromHandler], None]) -> HandlerRun:
         definition = handlers[start.target.service, start.target.handler]
-        return HandlerRun(definition, start, receive, host, _main)
+        return HandlerRun(definition, start, receive, host, run_main)
 
     return open_run

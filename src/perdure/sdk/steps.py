@@ -141,8 +141,10 @@ class Step:
     __slots__ = (
         "abandoned",
         "args",
+        "command_index",
         "completion_id",
         "context",
+        "failure",
         "fn",
         "is_async",
         "issued_at",
@@ -191,6 +193,8 @@ class Step:
         self.retry_at: int | None = None
         self.started_at: int | None = None
         self.abandoned = False
+        self.command_index: int | None = None
+        self.failure: AttemptFailure | None = None  # of the last try
 
     def launch(self, host: Host) -> None:
         """Try it (again). To be called outside of the handler's loop."""

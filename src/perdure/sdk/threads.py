@@ -50,7 +50,7 @@ class _Bridge:
     """Between a handler's thread and its main task; one operation at a time."""
 
     def __init__(self, run: HandlerRun) -> None:
-        self._run = run
+        self.run = run
         self._asked: asyncio.Future[Ask | _Outcome] | None = None
         self._answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
         self.gone = False
@@ -69,7 +69,7 @@ class _Bridge:
         return value
 
     def _post(self, message: "Ask | _Outcome") -> None:
-        self._run.host.loop.call_soon_threadsafe(self._arrive, message)
+        self.run.host.loop.call_soon_threadsafe(self._arrive, message)
 
     def finish(self, outcome: "_Outcome") -> None:
         """In the thread: the handler's function is done."""
@@ -78,14 +78,14 @@ class _Bridge:
     def _arrive(self, message: "Ask | _Outcome") -> None:
         if self.gone or self._asked is None or self._asked.done():
             return
-        self._run.thread_busy = False
+        self.run.thread_busy = False
         self._asked.set_result(message)
-        self._run.advance()
+        self.run.advance()
 
     def listen(self) -> "asyncio.Future[Ask | _Outcome]":
         """In the main task: from here on the thread runs, until the future is done."""
-        self._asked = self._run.loop.create_future()
-        self._run.thread_busy = True
+        self._asked = self.run.loop.create_future()
+        self.run.thread_busy = True
         return self._asked
 
     def answer(self, value: Any, error: BaseException | None) -> None:
@@ -224,7 +224,8 @@ class SyncContext:
         return self._context.uuid()
 
     def now(self) -> datetime:
-        return self._context.now()
+        run = self._bridge.run
+        return self._context.now() if run.has_clock else cast(datetime, self._bridge.ask(self._context.now))
 
     @overload
     def run(

@@ -25,6 +25,7 @@ from perdure.core import tables as t
 from perdure.core.tables import Key, Table
 from perdure.errors import StorageError
 from perdure.model.commands import Message
+from perdure.model.deployments import Deployment
 from perdure.model.invocation import Completed, Invocation, Promise
 from perdure.protocol.messages import decode_entry, encode_entry
 from perdure.storage.base import Batch, Group
@@ -188,6 +189,7 @@ _LAYOUTS: dict[Table[Any], _Layout[Any]] = {
         _packed(t.OUTBOX, Message),
         _present(t.ACTIVE),
         _plain(t.META),
+        _packed(t.DEPLOYMENT, Deployment),
     )
 }
 

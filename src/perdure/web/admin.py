@@ -21,6 +21,7 @@ from perdure.model import invocation as states
 from perdure.model.actions import Description, Done, Refused
 from perdure.model.entries import Entry
 from perdure.model.ids import InvocationId, format_invocation_id, parse_invocation_id
+from perdure.web.deployments import DeploymentRoutes
 from perdure.web.http import (
     CallerGone,
     Receive,
@@ -29,15 +30,16 @@ from perdure.web.http import (
     Router,
     Scope,
     Send,
-    Unsupported,
     format_time_ns,
     json_response,
     logger,
+    read_json,
     respond,
     serve_lifespan,
 )
 
 if TYPE_CHECKING:
+    from perdure.runtime.deployments import Deployments
     from perdure.runtime.node import Node
 
 __all__ = ["Admin", "description_to_json"]
@@ -59,24 +61,20 @@ _FEATURES = (
 )
 
 
-class _Malformed(RequestError):
-    """JSON, but not of the shape that is wanted."""
-
-    status = 422
-
-
 class Admin:
     """The ASGI application of the admin port."""
 
     def __init__(
         self,
         node: "Node",
+        deployments: "Deployments",
         *,
         version: str,
         ingress_endpoint: Callable[[], str | None] = lambda: None,
         request_size_limit: int = 32 * 1024 * 1024,
     ) -> None:
         self._node = node
+        self._deployments = deployments
         self._version = version
         self._ingress_endpoint = ingress_endpoint
         self._size_limit = request_size_limit
@@ -99,6 +97,7 @@ class Admin:
         }
         for verb, act in verbs.items():
             router.add("PATCH", f"/invocations/{{id}}/{verb}", self._controlling(act))
+        DeploymentRoutes(self._deployments, node.registry, self._size_limit).add_to(router)
         router.add("GET", "/services/{service}/state/{key}", self._state)
         router.add("PATCH", "/services/{service}/state/{key}", self._change_state)
         return router
@@ -110,7 +109,8 @@ class Admin:
         try:
             response = await self._answer(request)
         except RequestError as error:
-            response = json_response(error.status, {"message": error.message, "restate_code": None})
+            code = getattr(error, "restate_code", None)
+            response = json_response(error.status, {"message": error.message, "restate_code": code})
         except (CallerGone, asyncio.CancelledError):
             return
         except Exception:
@@ -172,16 +172,7 @@ class Admin:
 
     async def _change_state(self, request: Request, service: str, key: str) -> Response:
         self._check_object(service)
-        content_type = request.fields.get(b"content-type", b"").partition(b";")[0].strip()
-        if content_type != b"application/json":
-            raise Unsupported("content-type has to be application/json")
-        body = await request.body(self._size_limit)
-        try:
-            change = msgspec.json.decode(body, type=_StateChange)
-        except msgspec.ValidationError as error:
-            raise _Malformed(f"body: {error}") from None
-        except msgspec.DecodeError as error:
-            raise Invalid(f"body: {error}") from None
+        change = await read_json(request, _StateChange, self._size_limit)
         done = await self._node.change_state(service, key, change.changes, change.replace)
         return Response(202 if done.pending else 200, [])
 

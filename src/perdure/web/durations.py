@@ -5,7 +5,7 @@ from typing import Final
 
 from perdure.errors import Invalid
 
-__all__ = ["parse_duration_ms"]
+__all__ = ["format_duration", "parse_duration_ms"]
 
 _MS: Final = {
     **dict.fromkeys(("w", "week", "weeks"), 604_800_000.0),
@@ -35,6 +35,16 @@ def parse_duration_ms(text: str) -> int:
     if total > _LONGEST_MS:
         raise Invalid(f"duration {text!r}: more than a hundred years")
     return int(total) + (total != int(total))
+
+
+def format_duration(ms: int) -> str:
+    """`1d`, `1h 30m`, `500ms`: as `parse_duration_ms` reads it."""
+    parts = []
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
+        count, ms = divmod(ms, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return " ".join(parts) or "0s"
 
 
 def _iso(text: str) -> float:

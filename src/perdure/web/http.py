@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -19,6 +19,7 @@ __all__ = [
     "SERVER",
     "CallerGone",
     "Departures",
+    "Malformed",
     "MethodNotAllowed",
     "Receive",
     "Request",
@@ -31,6 +32,7 @@ __all__ = [
     "format_time_ns",
     "json_response",
     "percent_decoded",
+    "read_json",
     "respond",
     "serve_lifespan",
 ]
@@ -44,6 +46,7 @@ JSON: Final = (b"content-type", b"application/json")
 SERVER: Final = (b"server", b"perdure")
 logger = logging.getLogger("perdure.web")
 
+T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -61,6 +64,12 @@ class Unsupported(RequestError):
     """A body of a media type that is not read here."""
 
     status = 415
+
+
+class Malformed(RequestError):
+    """JSON, but not of the shape that is wanted."""
+
+    status = 422
 
 
 class Response(NamedTuple):
@@ -146,6 +155,20 @@ class Request:
             chunk = message.get("body", b"")
             chunks.append(chunk)
             size += len(chunk)
+
+
+async def read_json(request: Request, type: type[T], limit: int) -> T:
+    """The body as a struct. Raises `Unsupported`, `TooLarge`, `Invalid` (no JSON), `Malformed` (of another shape)."""
+    content_type = request.fields.get(b"content-type", b"").partition(b";")[0].strip()
+    if content_type != b"application/json":
+        raise Unsupported("content-type has to be application/json")
+    body = await request.body(limit)
+    try:
+        return msgspec.json.decode(body, type=type)
+    except msgspec.ValidationError as error:
+        raise Malformed(f"body: {error}") from None
+    except msgspec.DecodeError as error:
+        raise Invalid(f"body: {error}") from None
 
 
 async def respond(send: Send, response: Response) -> None:
