@@ -16,7 +16,7 @@ from perdure.config import Config
 from perdure.embedded import open_data_dir
 from perdure.errors import Invalid, PerdureError
 from perdure.model.deployments import AsgiEndpoint, Deployment, Revision
-from perdure.runtime.deployments import Deployments, discover
+from perdure.runtime.deployments import discover
 from perdure.runtime.identity import Identity
 from perdure.sdk.app import App
 from perdure.transports.asgi import AsgiApp
@@ -115,7 +115,6 @@ class Server:
         self.ingress = Listener(ingress, config.host, config.ingress_port)
         admin = Admin(
             node,
-            Deployments(node),
             version=perdure.__version__,
             ingress_endpoint=lambda: self.ingress.url if self.ingress is not None else None,
             request_size_limit=config.request_size_limit,

@@ -399,7 +399,7 @@ def test_a_delay_that_is_given_uses_up_no_attempt() -> None:
     id = world.invoke()
     for _ in range(3):
         world.fail(id, RetryPolicy(max_attempts=1), delay_ms=700)
-        assert world.status(id) == Invoked(0, world.at + 700, AttemptFailure("boom", 500, world.at))
+        assert world.status(id) == Invoked(0, world.at + 700, AttemptFailure("boom", 500, world.at), fruitless=1)
         world.tick(700)
         assert world.started() == [id]
 

@@ -121,14 +121,14 @@ class FakeNode:
     async def pause(self, id: InvocationId) -> Done | Refused:
         return await self._respond("pause", id)  # type: ignore[no-any-return]
 
-    async def resume(self, id: InvocationId) -> Done | Refused:
-        return await self._respond("resume", id)  # type: ignore[no-any-return]
+    async def resume(self, id: InvocationId, deployment: str | None = None) -> Done | Refused:
+        return await self._respond("resume", id, deployment)  # type: ignore[no-any-return]
 
     async def purge(self, id: InvocationId, journal_only: bool = False) -> Done | Refused:
         return await self._respond("purge", id, journal_only)  # type: ignore[no-any-return]
 
-    async def restart(self, id: InvocationId, keep: int = 1) -> Done | Refused:
-        return await self._respond("restart", id, keep)  # type: ignore[no-any-return]
+    async def restart(self, id: InvocationId, keep: int = 1, deployment: str | None = "") -> Done | Refused:
+        return await self._respond("restart", id, keep, deployment)  # type: ignore[no-any-return]
 
     async def describe(self, id: InvocationId) -> Description | Refused:
         return await self._respond("describe", id)  # type: ignore[no-any-return]

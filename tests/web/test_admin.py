@@ -53,11 +53,12 @@ def test_versions_and_routes_that_are_not_there() -> None:
         ("cancel", ("cancel", ID)),
         ("kill", ("kill", ID)),
         ("pause", ("pause", ID)),
-        ("resume", ("resume", ID)),
+        ("resume", ("resume", ID, None)),
+        ("resume?deployment=latest", ("resume", ID, "")),
         ("purge", ("purge", ID, False)),
         ("purge-journal", ("purge", ID, True)),
-        ("restart-as-new", ("restart", ID, 1)),
-        ("restart-as-new?from=4&deployment=latest", ("restart", ID, 5)),
+        ("restart-as-new", ("restart", ID, 1, "")),
+        ("restart-as-new?from=4&deployment=keep", ("restart", ID, 5, None)),
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "/v4"])

@@ -162,7 +162,14 @@ def resume(turn: Turn, invocation: Invocation, command: Resume) -> Done | Refuse
         return COMPLETED
     if isinstance(status, Scheduled | Inboxed):
         return Refused(425, "the invocation has not begun")
-    if not isinstance(status, Invoked) or status.retry_at is not None:
+    waits = not isinstance(status, Invoked) or status.retry_at is not None
+    if command.deployment is not None:
+        if not waits:
+            return Refused(409, "the invocation is running: pause it first, then resume it on another deployment")
+        if invocation.deployment is None:
+            return Refused(409, "the invocation is not pinned to a deployment: it runs on the latest anyway")
+        invocation = replace(invocation, deployment=command.deployment or None)
+    if waits:
         lifecycle.wake(turn, invocation)
     return Done()
 
@@ -208,6 +215,8 @@ def restart(turn: Turn, invocation: Invocation, command: Restart) -> Done | Refu
         retention=invocation.retention,
         restarted_from=invocation.id,
         origin=invocation.replays if command.keep > 1 else None,
+        deployment=invocation.deployment if command.deployment is None else command.deployment or None,
+        protocol_version=invocation.protocol_version if command.keep > 1 or command.deployment is None else 0,
     )
     lifecycle.begin(turn, fresh)
     return Done(new_id=command.new_id)

@@ -51,7 +51,7 @@ def append(turn: Turn, command: Append) -> None:
 
 def _made_progress(turn: Turn, invocation: Invocation, status: Invoked) -> Invocation:
     """A new command in the journal is progress: the failures before it no longer count."""
-    fresh = replace(invocation, status=replace(status, failures=0, failure=None))
+    fresh = replace(invocation, status=replace(status, failures=0, failure=None, fruitless=0))
     turn.tables.put(INVOCATION, (invocation.number,), fresh)
     return fresh
 

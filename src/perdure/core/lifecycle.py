@@ -183,18 +183,24 @@ def start(turn: Turn, invocation: Invocation, journal: ReplayedJournal | None = 
     if invocation.started_at is None:
         changes["started_at"] = turn.at
     invocation = move(turn, invocation, status, attempts=invocation.attempts + 1, **changes)
-    entries = (
-        tuple(entry for _, entry in turn.tables.journal(invocation.number)) if journal is None else journal.entries
-    )
-    turn.actions.append(StartAttempt(invocation, ReplayedJournal(entries, _state(turn, invocation.target))))
+    if journal is None:
+        journal = _journal(turn, invocation)
+    else:
+        journal = ReplayedJournal(journal.entries, _state(turn, invocation.target), turn.at)
+    turn.actions.append(StartAttempt(invocation, journal))
+
+
+def _journal(turn: Turn, invocation: Invocation) -> ReplayedJournal:
+    rows = turn.tables.journal(invocation.number)
+    entries = tuple([entry for _, entry in rows])
+    return ReplayedJournal(entries, _state(turn, invocation.target), rows[-1][0] if rows else turn.at)
 
 
 def load(turn: Turn, command: Load) -> None:
     """The runtime has room for an attempt that recovery announced."""
     invocation = current(turn, command.number, command.attempt)
     if invocation is not None:
-        entries = tuple(entry for _, entry in turn.tables.journal(invocation.number))
-        turn.actions.append(StartAttempt(invocation, ReplayedJournal(entries, _state(turn, invocation.target))))
+        turn.actions.append(StartAttempt(invocation, _journal(turn, invocation)))
 
 
 def _state(turn: Turn, target: Target) -> dict[str, bytes] | None:
@@ -277,7 +283,7 @@ def fail(turn: Turn, command: Fail) -> None:
     delay = command.delay_ms
     if delay is None:
         delay = command.policy.delay_ms(failures, command.chance)
-    retry = Invoked(failures, turn.at + delay, command.failure, command.step_attempts)
+    retry = Invoked(failures, turn.at + delay, command.failure, command.step_attempts, status.fruitless + 1)
     if delay <= 0:
         start(turn, invocation, status=replace(retry, retry_at=None))
         return

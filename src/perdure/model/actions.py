@@ -42,10 +42,14 @@ class _Struct(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReplayedJournal(msgspec.Struct, frozen=True):
-    """What an attempt starts from, read in the batch that started it: its journal and its object's state."""
+    """What an attempt starts from, read in the batch that started it: its journal and its object's state.
+
+    `grown_at` is when the journal's last entry was appended, ms since the epoch.
+    """
 
     entries: tuple[Entry, ...]
     state: dict[str, bytes] | None
+    grown_at: int = 0
 
 
 class StartAttempt(_Struct, frozen=True):

@@ -209,9 +209,12 @@ class Pause(_Struct, frozen=True):
 
 
 class Resume(_Struct, frozen=True):
+    """Run it on. `deployment`, where given, takes the place of the one it is pinned to; "": the latest."""
+
     at: int
     id: bytes
     token: int | None = None
+    deployment: str | None = None
 
 
 class Purge(_Struct, frozen=True):
@@ -224,13 +227,17 @@ class Purge(_Struct, frozen=True):
 
 
 class Restart(_Struct, frozen=True):
-    """Run a completed invocation again as a new one that keeps the first `keep` entries of its journal."""
+    """Run a completed invocation again as a new one that keeps the first `keep` entries of its journal.
+
+    It runs on `deployment`; None: on that of the old one; "": on the latest.
+    """
 
     at: int
     id: bytes
     new_id: bytes
     keep: int = 1
     token: int | None = None
+    deployment: str | None = ""
 
 
 class Attach(_Struct, frozen=True):

@@ -109,12 +109,16 @@ class Inboxed(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_fie
 
 
 class Invoked(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_field="_"):
-    """Runs, or waits until `retry_at` to run again after `failures` failed attempts in a row."""
+    """Runs, or waits until `retry_at` to run again after `failures` failed attempts that its policy counts.
+
+    `fruitless` counts all attempts since the journal last grew: what a handler elsewhere bases its steps' policies on.
+    """
 
     failures: int = 0
     retry_at: int | None = None
     failure: AttemptFailure | None = None
     step_attempts: dict[int, int] = {}
+    fruitless: int = 0
 
 
 class Suspended(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_field="_"):

@@ -110,7 +110,7 @@ class Machine:
         return self._zero + self.time if self._zero else None
 
     def tell_time(self, wall_time: int) -> None:
-        """A wall clock's time (ms since the epoch) that the journal holds. For journals without a clock; else ignored."""
+        """A wall clock's time (ms since the epoch) that the journal holds; ignored where the journal has a clock."""
         if self.started_at:
             return
         if not self._zero:

@@ -34,7 +34,7 @@ TREE_LIMIT = 80
 """How deep a tree of awaited things may be; restate-server allows 1,000, protobuf itself 100."""
 
 _BEHAVIORS = ("retry", "pause", "fail")
-_COMBINATORS = frozenset(Combinator)
+_COMBINATORS: frozenset[int] = frozenset(Combinator)
 
 
 def parse(message: Any, payload: bytes) -> Any:

@@ -207,10 +207,11 @@ class Invoker:
             None if live.info.lazy_state else journal.state,
             random_seed(origin.id),
             invocation.attempts,
-            status.failures,
+            status.fruitless,
             origin.started_at,
             status.step_attempts,
             live.info.retry_policy,
+            max(0, self._environment.clock.now_ms() - journal.grown_at) if status.fruitless else 0,
         )
         for entry in reversed(journal.entries):
             if isinstance(entry, e.Output):  # an earlier attempt was cut off between its output and its end

@@ -384,19 +384,25 @@ class Node:
     async def pause(self, id: InvocationId) -> a.Done | a.Refused:
         return await self._ask(id, lambda token: c.Pause(self.clock.now_ms(), id, token))  # type: ignore[no-any-return]
 
-    async def resume(self, id: InvocationId) -> a.Done | a.Refused:
-        return await self._ask(id, lambda token: c.Resume(self.clock.now_ms(), id, token))  # type: ignore[no-any-return]
+    async def resume(self, id: InvocationId, deployment: str | None = None) -> a.Done | a.Refused:
+        """Run it on, on the deployment it is pinned to (None), on another, or on its service's latest ("")."""
+        return await self._ask(  # type: ignore[no-any-return]
+            id, lambda token: c.Resume(self.clock.now_ms(), id, token, deployment)
+        )
 
     async def purge(self, id: InvocationId, journal_only: bool = False) -> a.Done | a.Refused:
         return await self._ask(  # type: ignore[no-any-return]
             id, lambda token: c.Purge(self.clock.now_ms(), id, journal_only, token)
         )
 
-    async def restart(self, id: InvocationId, keep: int = 1) -> a.Done | a.Refused:
-        """Run a completed invocation again as a new one that keeps the first `keep` entries of its journal."""
+    async def restart(self, id: InvocationId, keep: int = 1, deployment: str | None = "") -> a.Done | a.Refused:
+        """Run a completed invocation again as a new one that keeps the first `keep` entries of its journal.
+
+        On its service's latest deployment (""), on that of the old one (None), or on the one that is named.
+        """
         at = self.clock.now_ms()
         new_id = ids.invocation_id(id[:8], ids.ulid(at, self._entropy(80)))  # beside the old one: same partition
-        return await self._ask(id, lambda token: c.Restart(at, id, new_id, keep, token))  # type: ignore[no-any-return]
+        return await self._ask(id, lambda token: c.Restart(at, id, new_id, keep, token, deployment))  # type: ignore[no-any-return]
 
     async def describe(self, id: InvocationId) -> a.Description | a.Refused:
         return await self._ask(id, lambda token: c.Describe(self.clock.now_ms(), id, token))  # type: ignore[no-any-return]

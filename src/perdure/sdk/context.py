@@ -183,6 +183,10 @@ class InvocationHandle(Generic[T]):
         data = b"" if value is None else serde_for(_class(value)).serialize(value)
         self._run.machine.issue(e.SendSignal(self.id, name, e.Value(data)))
 
+    async def reject_signal(self, name: str, message: str, code: int = 500) -> None:
+        """Send it a named signal that fails: whoever awaits it gets a `TerminalError`."""
+        self._run.machine.issue(e.SendSignal(self.id, name, e.Failure(code, message)))
+
 
 class Context:
     """What every handler has. See the module's docstring for when operations begin."""

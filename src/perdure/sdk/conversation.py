@@ -83,20 +83,25 @@ class Conversation:
         """Take the request's body and send the response's, whose head was sent before."""
         loop = self.host.loop
         reader = loop.create_task(self._read(receive), name=f"reads for {self.definition.service}")
+        hung_up = True
         try:
             await self._write(send)
-            if not self._gone:
-                # Some servers drop a response whose request is not over yet.
-                async with asyncio.timeout(HANG_UP_S):
-                    await self._input_over.wait()
-        except TimeoutError:
-            _log.warning("%s/%s: the request did not end", self.definition.service, self.definition.name)
+            await self._wait_for_input_to_end()
+            hung_up = self._gone
         finally:
             self._gone = True
             reader.cancel()
             loop.call_soon(self._abort)
-        if not reader.done() or reader.cancelled() or reader.exception() is None:
+        if not hung_up:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _wait_for_input_to_end(self) -> None:
+        """Some servers drop a response whose request is not over yet."""
+        try:
+            async with asyncio.timeout(HANG_UP_S):
+                await self._input_over.wait()
+        except TimeoutError:
+            _log.warning("%s/%s: the request did not end", self.definition.service, self.definition.name)
 
     # In
 
@@ -107,7 +112,7 @@ class Conversation:
                 if message["type"] != "http.request":
                     break
                 if self._input_over.is_set():
-                    return  # a server that says more than once that the body is over
+                    raise RuntimeError("the ASGI server gave more of a request after its end")
                 body = message.get("body")
                 if body:
                     self._take(body)
@@ -115,7 +120,10 @@ class Conversation:
                     self._end_input()
         except OSError as error:
             _log.debug("the connection was lost: %r", error)
-        self._hang_up()
+        finally:
+            self._input_over.set()
+            if not self._over:
+                self._hang_up()
 
     def _take(self, data: bytes) -> None:
         if self._over:
@@ -140,6 +148,7 @@ class Conversation:
         self._gone = True
         self._input_over.set()
         self._wake.set()
+        self.host.loop.call_soon(self._abort)
 
     def _schedule(self) -> None:
         if not self._scheduled and self._inbox and self._unsent_bytes < UNSENT_LIMIT:

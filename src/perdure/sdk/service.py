@@ -66,6 +66,9 @@ class Options(TypedDict, total=False):
     """Reads the argument, in place of what follows from its annotation."""
     output_serde: Serde[Any] | None
     """Writes the result, in place of what follows from its annotation."""
+    lazy_state: bool | None
+    """True: the state is read key by key where it is asked for, and does not come with the start of an attempt. For
+    large states."""
     concurrency: int | None
     """At most so many invocations run at once, the others wait: of the whole service, or of the one handler."""
 
@@ -201,7 +204,7 @@ class HandlerDefinition:
         given: dict[str, Any] = {
             f"{name}_ms": _milliseconds(name, options[name]) for name in _DURATIONS if name in options
         }
-        for name in ("private", "retry_policy", "concurrency"):
+        for name in ("private", "retry_policy", "concurrency", "lazy_state"):
             if name in options:
                 given[name] = options[name]
         if self.takes_input:
@@ -473,7 +476,9 @@ def _check(name: str, value: Any) -> None:
     elif name == "metadata":
         if not isinstance(value, Mapping) or any(not isinstance(each, str) for pair in value.items() for each in pair):
             raise TypeError(f"metadata must map str to str, not be {value!r}")
-    elif not isinstance(value, wanted := {"private": bool, "retry_policy": RetryPolicy}.get(name, str)):
+    elif not isinstance(
+        value, wanted := {"private": bool, "lazy_state": bool, "retry_policy": RetryPolicy}.get(name, str)
+    ):
         raise TypeError(f"{name} must be a {wanted.__name__}, not {value!r}")
 
 

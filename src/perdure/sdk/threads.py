@@ -176,6 +176,9 @@ class SyncInvocationHandle(Generic[T]):
     def signal(self, name: str, value: Any = None) -> None:
         self._bridge.ask(lambda: self._handle.signal(name, value))
 
+    def reject_signal(self, name: str, message: str, code: int = 500) -> None:
+        self._bridge.ask(lambda: self._handle.reject_signal(name, message, code))
+
 
 class SyncPromise(Generic[T]):
     """A workflow's promise."""

@@ -11,8 +11,11 @@ verbs and statuses are those of restate-server 1.7, except what is ours:
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+import base64
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -21,6 +24,7 @@ from perdure.model import invocation as states
 from perdure.model.actions import Description, Done, Refused
 from perdure.model.entries import Entry
 from perdure.model.ids import InvocationId, format_invocation_id, parse_invocation_id
+from perdure.runtime.deployments import Deployments
 from perdure.web.deployments import DeploymentRoutes
 from perdure.web.http import (
     CallerGone,
@@ -39,7 +43,6 @@ from perdure.web.http import (
 )
 
 if TYPE_CHECKING:
-    from perdure.runtime.deployments import Deployments
     from perdure.runtime.node import Node
 
 __all__ = ["Admin", "description_to_json"]
@@ -67,14 +70,13 @@ class Admin:
     def __init__(
         self,
         node: "Node",
-        deployments: "Deployments",
         *,
         version: str,
         ingress_endpoint: Callable[[], str | None] = lambda: None,
         request_size_limit: int = 32 * 1024 * 1024,
     ) -> None:
         self._node = node
-        self._deployments = deployments
+        self._deployments = Deployments(node)
         self._version = version
         self._ingress_endpoint = ingress_endpoint
         self._size_limit = request_size_limit
@@ -90,14 +92,20 @@ class Admin:
             "cancel": lambda id, _: node.cancel(id),
             "kill": lambda id, _: node.kill(id),
             "pause": lambda id, _: node.pause(id),
-            "resume": lambda id, _: node.resume(id),
+            "resume": lambda id, request: node.resume(id, self._repinned(request, "keep")),
             "purge": lambda id, _: node.purge(id),
             "purge-journal": lambda id, _: node.purge(id, journal_only=True),
-            "restart-as-new": lambda id, request: node.restart(id, keep=_first_entry(request) + 1),
+            "restart-as-new": lambda id, request: node.restart(
+                id, keep=_first_entry(request) + 1, deployment=self._repinned(request, "latest")
+            ),
         }
         for verb, act in verbs.items():
             router.add("PATCH", f"/invocations/{{id}}/{verb}", self._controlling(act))
         DeploymentRoutes(self._deployments, node.registry, self._size_limit).add_to(router)
+        router.add("DELETE", "/invocations/{id}", self._delete)
+        for verb, act in verbs.items():
+            router.add("POST", f"/internal/invocations_batch_operations/{verb}", self._batch(act))
+        router.add("POST", "/services/{service}/state", self._replace_state)
         router.add("GET", "/services/{service}/state/{key}", self._state)
         router.add("PATCH", "/services/{service}/state/{key}", self._change_state)
         return router
@@ -160,6 +168,56 @@ class Admin:
 
         return control
 
+    async def _delete(self, request: Request, id: str) -> Response:
+        """The older way to end an invocation: the answer is 202 whatever comes of it."""
+        identity, mode = _invocation_id(id), request.parameters().get("mode", "cancel").lower()
+        acts = {"cancel": self._node.cancel, "kill": self._node.kill, "purge": self._node.purge}
+        if mode not in acts:
+            raise Invalid(f"mode={mode!r}: it has to be one of {', '.join(acts)}")
+        await acts[mode](identity)
+        return Response(202, [])
+
+    def _batch(
+        self, act: Callable[[InvocationId, Request], Awaitable[Done | Refused]]
+    ) -> Callable[..., Awaitable[Response]]:
+        """The same for many invocations, one after the other."""
+
+        async def control(request: Request) -> Response:
+            body = await read_json(request, _Batch, self._size_limit)
+            if len(body.invocation_ids) > BATCH_LIMIT:
+                raise Invalid(f"invocation_ids: at most {BATCH_LIMIT} at once, not {len(body.invocation_ids)}")
+            if body.deployment is not None:
+                request.query = b"deployment=" + quote(body.deployment).encode()
+            succeeded: list[Any] = []
+            failed: list[dict[str, str]] = []
+            for id in body.invocation_ids:
+                try:
+                    outcome = await act(_invocation_id(id), request)
+                except RequestError as error:
+                    failed.append({"invocation_id": id, "error": error.message})
+                    continue
+                if isinstance(outcome, Refused):
+                    failed.append({"invocation_id": id, "error": outcome.message})
+                elif outcome.new_id is not None:
+                    new_id = format_invocation_id(outcome.new_id)
+                    succeeded.append({"old_invocation_id": id, "new_invocation_id": new_id})
+                else:
+                    succeeded.append(id)
+            return json_response(200, {"succeeded": succeeded, "failed": failed})
+
+        return control
+
+    def _repinned(self, request: Request, default: str) -> str | None:
+        """The query's `deployment`, as the node takes it. Raises `Invalid` for one that is not there."""
+        wanted = request.parameters().get("deployment", default)
+        if wanted.lower() == "keep":
+            return None
+        if wanted.lower() == "latest":
+            return ""
+        if self._node.registry.deployment(wanted) is None:
+            raise Invalid(f"deployment {wanted!r} not found")
+        return wanted
+
     async def _describe(self, request: Request, id: str) -> Response:
         outcome = await self._node.describe(_invocation_id(id))
         if isinstance(outcome, Refused):
@@ -169,6 +227,19 @@ class Admin:
     async def _state(self, request: Request, service: str, key: str) -> Response:
         self._check_object(service)
         return json_response(200, {"state": await self._node.state(service, key)})
+
+    async def _replace_state(self, request: Request, service: str) -> Response:
+        """An object's whole state becomes `new_state`, whose values are lists of bytes; `version` is of the old one."""
+        body = await read_json(request, _NewState, self._size_limit)
+        if self._node.registry.service(service) is not None or body.new_state:
+            self._check_object(service)
+        if body.version is not None:
+            current = await self._node.state(service, body.object_key)
+            if state_version(current) != body.version:
+                return Response(202, [])  # the answer is the same: the change is dropped
+        changes: dict[str, bytes | None] = {name: bytes(value) for name, value in body.new_state.items()}
+        await self._node.change_state(service, body.object_key, changes, replace=True)
+        return Response(202, [])
 
     async def _change_state(self, request: Request, service: str, key: str) -> Response:
         self._check_object(service)
@@ -182,6 +253,29 @@ class Admin:
             raise NotFound(f"service {name!r} not found")
         if not service.keyed:
             raise Invalid(f"{name} is a service: only virtual objects and workflows have state")
+
+
+BATCH_LIMIT = 1000
+_Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
+
+
+class _Batch(msgspec.Struct):
+    invocation_ids: list[str]
+    deployment: str | None = None
+
+
+class _NewState(msgspec.Struct):
+    object_key: str
+    new_state: dict[str, list[_Byte]]
+    version: str | None = None
+
+
+def state_version(state: Mapping[str, bytes]) -> str:
+    """What names the content of an object's state: a digest of its sorted pairs, as restate-server makes it."""
+    digest = hashlib.sha256()
+    for index, (name, value) in enumerate(sorted(state.items())):
+        digest.update(index.to_bytes(8, "big") + b"\1" + name.encode() + b"\2" + value + b"\3")
+    return base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode()
 
 
 class _StateChange(msgspec.Struct):

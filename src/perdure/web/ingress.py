@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from perdure.errors import Invalid, NotFound, Overloaded, RequestError, TooLarge
+from perdure.errors import Invalid, NotFound, Overloaded, RequestError, TooLarge, Unavailable
 from perdure.model.actions import Accepted, Answer
 from perdure.model.entries import Failure, Signal, Value
 from perdure.model.ids import InvocationId, format_invocation_id, parse_awakeable_id, parse_invocation_id
@@ -172,6 +172,8 @@ class Ingress:
     def _service(self, name: str) -> ServiceInfo:
         service = self._node.registry.service(name)
         if service is None:
+            if not self._node.ready:
+                raise Unavailable("not ready: recovering or stopping; nothing was accepted, try again")
             raise NotFound(f"service {name!r} not found: no deployment serves it")
         return service
 
@@ -522,7 +524,7 @@ def _result(answer: Answer, handler: HandlerInfo | None, tell_expiry: bool = Tru
         assert type(result) is Failure
         return _failure(result.code, result.message, result.metadata, answer.id, expires_at)
     headers = [(b"x-restate-id", format_invocation_id(answer.id).encode())]
-    if result.content:
+    if result.content or (handler is not None and handler.output_content_type_if_empty):
         content_type = "application/json" if handler is None else handler.output_content_type
         if content_type is not None:
             headers.append((b"content-type", content_type.encode("latin-1")))
