@@ -45,11 +45,24 @@ def read_loop(answer: Mapping[str, Any]) -> Loop:
     return Loop([Window(**window) for window in answer["windows"]], answer["operations"])
 
 
-def perdure_command(data: Path, ingress: int, admin: int) -> list[str | Path]:
-    """`perdure serve` from the environment that runs the benchmark."""
+def perdure_command(data: Path, ingress: int, admin: int, app: str | None = "bench.services:app") -> list[str | Path]:
+    """`perdure serve` from the environment that runs the benchmark, with handlers in process or without."""
     program = shutil.which("perdure", path=str(Path(sys.executable).parent)) or "perdure"
     listen = ("--host", "127.0.0.1", "--ingress-port", str(ingress), "--admin-port", str(admin))
-    return [program, "serve", "bench.services:app", "--data-dir", data, *listen]
+    return [program, "serve", *([] if app is None else [app]), "--data-dir", data, *listen]
+
+
+def restate_env(data: Path, ingress: int, admin: int, node: int) -> dict[str, str]:
+    """restate-server's settings: its defaults (it syncs its log to disk) but for where it listens and stores."""
+    return {
+        "RESTATE_BASE_DIR": str(data),
+        "RESTATE_BIND_ADDRESS": f"127.0.0.1:{node}",
+        "RESTATE_INGRESS__BIND_ADDRESS": f"127.0.0.1:{ingress}",
+        "RESTATE_ADMIN__BIND_ADDRESS": f"127.0.0.1:{admin}",
+        "RESTATE_LISTEN_MODE": "tcp",
+        "RESTATE_DISABLE_TELEMETRY": "true",
+        "RESTATE_LOG_FILTER": "warn",
+    }
 
 
 @contextmanager
@@ -63,20 +76,10 @@ def perdure_server(work: Path, env: Mapping[str, str] | None = None) -> Iterator
 
 @contextmanager
 def restate(work: Path) -> Iterator[Server]:
-    """restate-server with its defaults (it syncs its log to disk), and one process of its Python SDK under hypercorn on
-    uvloop.
-    """
+    """restate-server, and one process of its Python SDK under hypercorn on uvloop."""
     binary, python = restate_server(), peers_python()
     ingress, admin, node, endpoint = (free_port() for _ in range(4))
-    env = {
-        "RESTATE_BASE_DIR": str(work / "restate"),
-        "RESTATE_BIND_ADDRESS": f"127.0.0.1:{node}",
-        "RESTATE_INGRESS__BIND_ADDRESS": f"127.0.0.1:{ingress}",
-        "RESTATE_ADMIN__BIND_ADDRESS": f"127.0.0.1:{admin}",
-        "RESTATE_LISTEN_MODE": "tcp",
-        "RESTATE_DISABLE_TELEMETRY": "true",
-        "RESTATE_LOG_FILTER": "warn",
-    }
+    env = restate_env(work / "restate", ingress, admin, node)
     config = work / "hypercorn.toml"
     # hypercorn closes an HTTP/2 connection after 1,000 requests; without that the peer is a little faster.
     config.write_text(

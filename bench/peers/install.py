@@ -15,6 +15,7 @@ from pathlib import Path
 CACHE = Path(__file__).resolve().parent.parent / ".cache"
 RESTATE_SERVER = "@restatedev/restate-server@1.7.12"
 PYTHON_PEERS = ("restate-sdk==1.3.0", "hypercorn==0.18.0", "dbos==3.4.0", "uvloop>=0.21")
+TYPESCRIPT_SDK = "@restatedev/restate-sdk@1.17.2"
 INSTALL_TIMEOUT_S = 600.0
 
 
@@ -30,6 +31,11 @@ def restate_server() -> Path:
 def peers_python() -> Path:
     """The interpreter of the peers' virtual environment."""
     return _once(_install_python)
+
+
+def typescript_app() -> Path:
+    """`restate_app.mjs` beside the TypeScript SDK: Node looks for packages above the file that imports them."""
+    return _once(_install_typescript)
 
 
 @cache
@@ -63,6 +69,19 @@ def _install_server() -> Path:
     if not binaries:
         raise PeerUnavailable("npm has no restate-server for this platform")
     return binaries[0]
+
+
+def _install_typescript() -> Path:
+    directory = CACHE / "typescript"
+    if not _is_installed(directory, TYPESCRIPT_SDK):
+        npm = shutil.which("npm")
+        if npm is None:
+            raise PeerUnavailable("npm is not installed")
+        directory.mkdir(parents=True, exist_ok=True)
+        quiet = ("--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
+        _run([npm, "install", "--prefix", str(directory), *quiet, TYPESCRIPT_SDK])
+        _mark(directory, TYPESCRIPT_SDK)
+    return Path(shutil.copy(Path(__file__).with_name("restate_app.mjs"), directory))
 
 
 def _install_python() -> Path:

@@ -275,13 +275,13 @@ def _content_type(where: str, value: str | None) -> str | None:
     return value
 
 
-def _schema(where: str, schema: Any) -> dict[str, object] | None:
-    """A schema that is only true, or {}, or no object at all, checks nothing."""
+def _schema(where: str, schema: Any) -> dict[str, object] | bool | None:
+    """The schema; `true` allows everything, and that there is one says all the same that there has to be a body."""
     for part in _parts(schema):
         reference = part.get("$ref")
         if isinstance(reference, str) and not reference.startswith("#"):
             raise ManifestError(f"{where}: the schema refers to another document: {reference}")
-    return schema if isinstance(schema, dict) else None
+    return schema if isinstance(schema, dict | bool) else None
 
 
 def _parts(schema: Any) -> Iterable[dict[str, Any]]:
