@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "perdure needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable '.[openai,pydantic]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[openai,pydantic,server]' --group dev
 	@touch $@
 
 demo: setup  ## a research agent, killed again and again, that finishes its work

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from bench import figures, longterm, remote
+from bench import figures, longterm, remote, sql
 from bench.figures import Settings
 from bench.report import Failure, Figure, environment, print_line, print_table
 from bench.windows import Plan
@@ -26,6 +26,7 @@ GROUPS: dict[str, Callable[[Settings], Iterator[Figure]]] = {
     "suspended": longterm.suspended,
     "rows": longterm.rows,
     "startup": longterm.startup,
+    "sql": sql.sql,
     "remote": remote.remote,
 }
 FULL = Plan(CONCURRENCY, warmup_s=3.0, window_s=3.0, windows=5)

@@ -17,7 +17,8 @@ MAY_IMPORT: dict[str, set[str]] = {  # package (or top-level module) -> what it 
     "transports": {"errors", "model", "protocol"},
     "sdk": {"errors", "model", "protocol"},
     "runtime": {"errors", "model", "core", "protocol", "storage", "transports"},
-    "web": {"errors", "model", "runtime"},
+    "sql": {"errors", "model", "core", "protocol"},
+    "web": {"errors", "model", "runtime", "sql"},
     "config": {"errors"},
 }
 COMPOSITION = {"__init__", "__main__", "assembly", "cli", "embedded", "server", "testing"}  # may import anything

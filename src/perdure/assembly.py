@@ -1,17 +1,20 @@
 """Puts a node together from apps and stores; the composition that server, engine and tests share."""
 
 import asyncio
+import contextlib
 import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perdure.errors import Invalid
 from perdure.model.deployments import AsgiEndpoint, HttpEndpoint, LambdaEndpoint
 from perdure.model.ids import format_invocation_id
 from perdure.protocol.frames import FRAME_LIMIT
-from perdure.protocol.versions import NEWEST
+from perdure.protocol.versions import USUAL
 from perdure.runtime.clock import Clock, SystemClock
 from perdure.runtime.host import ProcessHost
 from perdure.runtime.identity import Identity
@@ -29,7 +32,10 @@ from perdure.transports.asgi import AsgiApp, AsgiConnector
 from perdure.transports.inprocess import InProcess
 from perdure.transports.remote import Connector, Remote
 
-__all__ = ["LAG_SECONDS", "LocalNode", "Reach", "assemble"]
+if TYPE_CHECKING:
+    from perdure.sql.pool import Queries
+
+__all__ = ["LAG_SECONDS", "LocalNode", "Reach", "assemble", "queries_of"]
 
 
 SWITCH_SECONDS = 0.001
@@ -45,7 +51,7 @@ class Reach(NamedTuple):
     attempt_limit: int = REMOTE_LIMIT
     message_limit: int = FRAME_LIMIT
     """The longest message taken from an endpoint, bytes."""
-    newest_version: int = NEWEST
+    newest_version: int = USUAL
     """Of the service protocol, that is spoken with endpoints which know it too."""
     connect_timeout: float = 10.0
     """Seconds."""
@@ -159,3 +165,28 @@ def assemble(
         node.watchdog = Watchdog(loop, lambda: _who_runs(loop), lag_threshold)
         node.watchdog.start()
     return node
+
+
+def queries_of(node: Node, storages: Sequence[Storage], **options: Any) -> "Queries":
+    """SQL over the stores of a node, and over what it is doing; `options` are those of `Queries`.
+
+    Stores in memory, which tests have, are copied to files for each query.
+    """
+    from perdure.sql.pool import Queries
+    from perdure.storage.memory import MemoryStorage
+    from perdure.storage.sqlite import SqliteStorage, copy_to
+    from perdure.web.sql import facts_of
+
+    @contextlib.asynccontextmanager
+    async def files() -> AsyncIterator[list[str]]:
+        if all(isinstance(store, SqliteStorage) for store in storages):
+            yield [str(store.path) for store in storages if isinstance(store, SqliteStorage)]
+            return
+        with tempfile.TemporaryDirectory(prefix="perdure-sql-") as folder:
+            paths = [Path(folder, f"partition-{index}.db") for index in range(len(storages))]
+            for store, path in zip(storages, paths, strict=True):
+                assert isinstance(store, MemoryStorage)
+                await asyncio.to_thread(copy_to, store.snapshot(), path)
+            yield [str(path) for path in paths]
+
+    return Queries(files, lambda: facts_of(node), **options)

@@ -37,8 +37,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Attempts at once on deployments elsewhere; the others wait."""
     message_size_limit: int = 32 * 1024 * 1024
     """Bytes of a message from an endpoint above which the attempt fails (RT0003)."""
-    protocol_version: int = 7
-    """The newest version of the service protocol (5 to 7) that is spoken with endpoints elsewhere."""
+    protocol_version: int = 6
+    """The newest version of the service protocol (5 to 7) that is spoken with endpoints elsewhere. 7 has more messages
+    for the same work, and restate-server does not speak it by default either."""
     connect_timeout_seconds: float = 10.0
     """How long connecting to an endpoint may take."""
     identity_key: str | None = None

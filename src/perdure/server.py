@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import perdure
-from perdure.assembly import LocalNode, Reach, assemble
+from perdure.assembly import LocalNode, Reach, assemble, queries_of
 from perdure.config import Config
 from perdure.embedded import open_data_dir
 from perdure.errors import Invalid, PerdureError
@@ -19,6 +19,8 @@ from perdure.model.deployments import AsgiEndpoint, Deployment, Revision
 from perdure.runtime.deployments import discover
 from perdure.runtime.identity import Identity
 from perdure.sdk.app import App
+from perdure.sql.pool import Queries
+from perdure.storage.base import Storage
 from perdure.transports.asgi import AsgiApp
 from perdure.web.admin import Admin
 from perdure.web.ingress import Ingress
@@ -42,6 +44,7 @@ class Server:
         """Why it had to stop by itself, if it had to."""
         self.stopping = asyncio.Event()
         """Set when it has been asked to stop, or has to."""
+        self._queries: Queries | None = None
         self.ingress: Listener | None = None
         self.admin: Listener | None = None
 
@@ -63,7 +66,7 @@ class Server:
                 store.close()
             raise
         try:
-            self._listen(node)
+            self._listen(node, stores)
             await self._serve_asgi_apps(node)
             await node.start()
         except BaseException:
@@ -106,18 +109,20 @@ class Server:
                 )
             )
 
-    def _listen(self, node: LocalNode) -> None:
+    def _listen(self, node: LocalNode, stores: "Sequence[Storage]") -> None:
         """From here on `/health` answers, with 503 until the node is ready."""
         config = self._config
         ingress = Ingress(
             node, request_size_limit=config.request_size_limit, concurrency_limit=config.concurrency_limit
         )
         self.ingress = Listener(ingress, config.host, config.ingress_port)
+        self._queries = queries_of(node, stores)
         admin = Admin(
             node,
             version=perdure.__version__,
             ingress_endpoint=lambda: self.ingress.url if self.ingress is not None else None,
             request_size_limit=config.request_size_limit,
+            queries=self._queries,
         )
         self.admin = Listener(admin, config.host, config.admin_port)
         sockets = [self.ingress.bind()]
@@ -142,6 +147,8 @@ class Server:
         self._close_listeners()
         drain = self._config.drain_seconds if self.failure is None else 0.0
         await self._drained(drain)
+        if self._queries is not None:
+            await self._queries.close()  # they read the stores
         if self._node is not None:
             await self._node.stop(self._config.stop_grace_seconds)
         await self._drained(_AFTER_STOP_SECONDS)

@@ -397,9 +397,9 @@ def test_an_attempt_may_say_what_is_to_become_of_it(behavior: str, kind: str) ->
 def test_a_delay_that_is_given_uses_up_no_attempt() -> None:
     world = World()
     id = world.invoke()
-    for _ in range(3):
+    for n in range(3):
         world.fail(id, RetryPolicy(max_attempts=1), delay_ms=700)
-        assert world.status(id) == Invoked(0, world.at + 700, AttemptFailure("boom", 500, world.at), fruitless=1)
+        assert world.status(id) == Invoked(0, world.at + 700, AttemptFailure("boom", 500, world.at), fruitless=n + 1)
         world.tick(700)
         assert world.started() == [id]
 
@@ -409,10 +409,10 @@ def test_a_delay_of_nothing_is_another_attempt_at_once() -> None:
     id = world.invoke()
     world.fail(id, delay_ms=0, step_attempts={1: 2})
     assert world.started() == [id]
-    assert world.status(id) == Invoked(0, None, AttemptFailure("boom", 500, AT), {1: 2})
+    assert world.status(id) == Invoked(0, None, AttemptFailure("boom", 500, AT), {1: 2}, 1)
     world.fail(id, RetryPolicy(initial_interval=0), step_attempts={1: 3})
     assert world.started() == [id]
-    assert world.status(id) == Invoked(1, None, AttemptFailure("boom", 500, AT), {1: 3})
+    assert world.status(id) == Invoked(1, None, AttemptFailure("boom", 500, AT), {1: 3}, 2)
     assert world[id].attempts == 3 and not world.rows(TIMER)
 
 
@@ -448,7 +448,7 @@ def test_a_failed_step_is_noted() -> None:
     it = world[id]
     failure = AttemptFailure("the step failed", 503, world.at)
     world.apply(c.Note(world.at, it.number, it.attempts, failure, {1: 2}))
-    assert world.status(id) == Invoked(1, None, failure, {1: 2}) and not world.actions
+    assert world.status(id) == Invoked(1, None, failure, {1: 2}, 1) and not world.actions
 
 
 def test_the_timer_of_an_attempt_is_for_no_other() -> None:

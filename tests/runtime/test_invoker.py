@@ -166,7 +166,7 @@ async def turn() -> None:
 async def test_an_attempt_begins_with_all_there_is() -> None:
     rig = Rig()
     run = e.Run(1, "step")
-    rig.start(7, run, attempt=3, status=Invoked(2, None, None, {1: 4}), state={"n": b"1"})
+    rig.start(7, run, attempt=3, status=Invoked(2, None, None, {1: 4}, 2), state={"n": b"1"})
     target = Target("greeter", "greet", HandlerKind.PLAIN)
     id = bytes(23) + b"\x07"
     assert rig.duplex(7).start == Start(

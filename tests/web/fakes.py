@@ -25,7 +25,8 @@ def service(name: str, kind: ServiceKind, *handlers: HandlerInfo) -> ServiceInfo
 
 
 def handler(service: str, name: str, kind: HandlerKind = HandlerKind.PLAIN, **options: Any) -> HandlerInfo:
-    return HandlerInfo(service, name, kind, **options)
+    """A handler that takes whatever is sent, unless told otherwise."""
+    return HandlerInfo(service, name, kind, **{"input_content_type": "*/*", **options})
 
 
 JSON_INPUT: dict[str, Any] = {"input_content_type": "application/json", "input_schema": {}, "input_required": True}

@@ -110,8 +110,7 @@ class HandlerEnd:
     """The end that runs the code. `feed` gives `Start` once, then notifications; `encode` is what goes back.
 
     `target` says which handler this is: the wire does not. Times are not on the wire either: `started_at` and the time
-    of every notification are 0. Of the failed tries of steps it knows one number, of attempts since the journal last
-    grew: it is taken to be that of the first step without a result, which is what the next try will be of.
+    of every notification are 0. Nor are the failed tries of steps: `failures` is all that is known of them.
     """
 
     __slots__ = ("_entries", "_known", "_proposed", "_reader", "_start", "_target", "_version", "policy", "started")
@@ -178,19 +177,10 @@ class HandlerEnd:
             start.retry_count + 1,
             start.retry_count,
             0,
-            self._step_attempts(start.retry_count),
+            {},
             self.policy,
             start.retry_duration_ms,
         )
-
-    def _step_attempts(self, failures: int) -> dict[int, int]:
-        if not failures:
-            return {}
-        settled = {entry.completion_id for entry in self._entries if isinstance(entry, e.Completion)}
-        for entry in self._entries:
-            if isinstance(entry, e.Run) and entry.completion_id not in settled:
-                return {entry.completion_id: failures}
-        return {}
 
     def _notification(self, frame: Frame) -> e.Notification:
         if frame.type == w.PROPOSE_RUN_ACK and self._version >= versions.ACKS:

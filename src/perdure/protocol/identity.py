@@ -85,7 +85,7 @@ def _need_cryptography() -> None:
     try:
         import cryptography  # noqa: F401
     except ImportError:
-        raise Invalid("identity keys need the package cryptography: pip install 'perdure[identity]'") from None
+        raise Invalid("identity keys need the package cryptography: pip install cryptography") from None
 
 
 @lru_cache(maxsize=16)

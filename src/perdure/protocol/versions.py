@@ -15,6 +15,7 @@ __all__ = [
     "NEWEST",
     "OLDEST",
     "RANDOM_SEED",
+    "USUAL",
     "choose",
     "content_type",
     "version_of",
@@ -22,6 +23,7 @@ __all__ = [
 
 OLDEST: Final = 5
 NEWEST: Final = 7
+USUAL: Final = 6  # the newest that is chosen unless told otherwise: restate-server 1.7 does not choose 7 either
 
 # What came with which version.
 RANDOM_SEED: Final = 6

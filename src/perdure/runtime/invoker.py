@@ -10,7 +10,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from perdure.model import entries as e
 from perdure.model.actions import ReplayedJournal, StartAttempt
@@ -27,7 +27,7 @@ from perdure.runtime.registry import Registry, Route
 from perdure.transports.base import Duplex, Transport
 from perdure.transports.remote import Remote
 
-__all__ = ["Invoker"]
+__all__ = ["Invoker", "Running"]
 
 _log = logging.getLogger("perdure.invocation")
 
@@ -50,9 +50,22 @@ class Lane:
 
 
 class Live:
-    """One attempt that runs now. `pin` is the version under which its deployment is still to be pinned; 0: it is."""
+    """One attempt that runs now, since `since`. `pin` is the version under which its deployment is still to be pinned;
+    0: it is."""
 
-    __slots__ = ("attempt", "duplex", "idle_timer", "info", "invocation", "key", "lane", "pin", "route", "submit")
+    __slots__ = (
+        "attempt",
+        "duplex",
+        "idle_timer",
+        "info",
+        "invocation",
+        "key",
+        "lane",
+        "pin",
+        "route",
+        "since",
+        "submit",
+    )
 
     def __init__(
         self,
@@ -62,9 +75,11 @@ class Live:
         lane: Lane,
         attempt: Attempt,
         submit: Callable[[PartitionCommand], None],
+        since: int,
     ) -> None:
         self.key = key
         self.submit = submit
+        self.since = since
         self.invocation = invocation
         self.route = route
         self.info = route.info
@@ -73,6 +88,15 @@ class Live:
         self.attempt = attempt
         self.duplex: Duplex | None = None
         self.idle_timer: TimerHandle | None = None
+
+
+class Running(NamedTuple):
+    """Of an attempt that runs now, for whoever looks: since when, and on which deployment (None: none
+    that is stored, but this process)."""
+
+    invocation: bytes
+    since: int
+    deployment: str | None
 
 
 class Environment(Protocol):
@@ -101,7 +125,7 @@ class Invoker:
         limit: int,
         remote: Remote | None = None,
         remote_limit: int = REMOTE_LIMIT,
-        newest_version: int = versions.NEWEST,
+        newest_version: int = versions.USUAL,
     ) -> None:
         self._environment = environment
         self._loop = asyncio.get_running_loop()
@@ -122,6 +146,15 @@ class Invoker:
     def live(self) -> int:
         """How many attempts run."""
         return len(self._live)
+
+    def running(self) -> list[Running]:
+        """The attempts that run."""
+        found: list[Running] = []
+        for live in self._live.values():
+            deployment = live.route.deployment
+            stored = deployment is not None and deployment.stored
+            found.append(Running(live.invocation.id, live.since, deployment.id if deployment and stored else None))
+        return found
 
     @property
     def waiting(self) -> int:
@@ -173,11 +206,12 @@ class Invoker:
             info.retry_policy,
             lambda entry, at: environment.address(entry, invocation.id, at),
         )
-        live = Live(key, invocation, route, lane, attempt, environment.submitter(key[0]))
+        now = environment.clock.now_ms()
+        live = Live(key, invocation, route, lane, attempt, environment.submitter(key[0]), now)
         self._live[key] = live
         lane.live += 1
         if journal is None:
-            environment.submit(key[0], Load(environment.clock.now_ms(), key[1], invocation.attempts))
+            environment.submit(key[0], Load(now, key[1], invocation.attempts))
         else:
             self._begin(live, journal)
 
@@ -211,7 +245,7 @@ class Invoker:
             origin.started_at,
             status.step_attempts,
             live.info.retry_policy,
-            max(0, self._environment.clock.now_ms() - journal.grown_at) if status.fruitless else 0,
+            max(0, self._environment.clock.now_ms() - journal.grown_at) if status.fruitless and journal.grown_at else 0,
         )
         for entry in reversed(journal.entries):
             if isinstance(entry, e.Output):  # an earlier attempt was cut off between its output and its end

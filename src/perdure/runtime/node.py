@@ -24,7 +24,7 @@ from perdure.model.ids import InvocationId
 from perdure.model.invocation import Target, Waiter
 from perdure.model.services import HandlerKind
 from perdure.protocol.attempt import check_storable
-from perdure.protocol.versions import NEWEST
+from perdure.protocol.versions import USUAL
 from perdure.runtime.clock import Clock, SystemClock, TimerHandle
 from perdure.runtime.courier import Courier
 from perdure.runtime.invoker import REMOTE_LIMIT, Invoker
@@ -58,7 +58,7 @@ class Node:
         attempt_limit: int = 1000,
         remote: Remote | None = None,
         remote_attempt_limit: int = REMOTE_LIMIT,
-        newest_version: int = NEWEST,
+        newest_version: int = USUAL,
         entropy: Callable[[int], int] = _entropy,
         chance: Callable[[], float] = random.random,
         failed: Callable[[BaseException], None] | None = None,

@@ -7,9 +7,10 @@ thread asks for something) ends in a call of it, from a plain callback of the re
 When the code waits and no step of it runs, the attempt is *idle*. Once the engine has closed its side
 (`close_input`) an idle attempt suspends: the coroutine is dropped, and what it waits for wakes a new attempt.
 
-An attempt on the wire (`endpoint`) differs from one in the engine's process in three things. After the end of the
+An attempt on the wire (`conversation`) differs from one in the engine's process in three things. After the end of the
 input nothing comes, not even the record of a step's result: the attempt suspends on it. A step under the invocation's
-policy is tried again by the server, which counts, shows and limits the attempts, unless other steps are at work here.
+policy is tried again by the server, which counts, shows and limits the attempts, unless other steps are at work here;
+how often steps were tried before this attempt is known of the first one only: as often as attempts failed in a row.
 And the journal has no clock: see `now_ms`.
 """
 
@@ -43,6 +44,7 @@ __all__ = ["HandlerRun", "MakeMain"]
 
 MakeMain = Callable[["HandlerRun"], Coroutine[Any, Any, Any]]
 _BASE_CONTEXT = contextvars.Context()
+_LONGEST_DELAY_S = 1e12  # before the next try; more is not a number of ms that fits its field, nor is not-a-number
 
 running: "HandlerRun | None" = None  # whose code this thread executes now; read by the loop-lag watchdog
 
@@ -58,6 +60,7 @@ class HandlerRun:
         "_entries",
         "_exhausted",
         "_idle",
+        "_in_doubt",
         "_input_closed",
         "_invocation_id",
         "_machine",
@@ -100,6 +103,7 @@ class HandlerRun:
         self._entries: list[e.Entry] | None = list(start.entries) if host.replay_always else None
         self._input_closed = False
         self._remote = not start.started_at
+        self._in_doubt = start.failures if self._remote else 0  # tries of the step that will be launched first
         self._advancing = False
         self._draining = False
         self.closed = False
@@ -247,6 +251,9 @@ class HandlerRun:
                 self._unlaunched = []
                 for step in unlaunched:
                     if not step.abandoned:
+                        if step.replayed:
+                            step.tries = max(step.tries, self._in_doubt)
+                        self._in_doubt = 0
                         step.launch(self.host)
                         launched = True
                 if launched:
@@ -427,6 +434,7 @@ class HandlerRun:
     ) -> "tuple[int, asyncio.Future[e.Result]]":
         """Issue a step, to be run unless the journal has its result; its completion id and the future of it."""
         machine = self.machine
+        replayed = machine.replaying
         completion_id = machine.completion_id()
         machine.issue(e.Run(completion_id, name))
         future = self.completion(completion_id)
@@ -445,6 +453,7 @@ class HandlerRun:
                 self._step_done,
             )
             step.command_index = machine.command_index
+            step.replayed = replayed
             self.steps[completion_id] = step
             self._unlaunched.append(step)
         return completion_id, future
@@ -622,9 +631,9 @@ class HandlerRun:
 
 def _asked_ms(error: BaseException) -> int | None:
     """The delay (ms) before the next try that the exception asks for."""
-    if isinstance(error, RetryableError) and error.retry_after is not None:
-        return int(error.retry_after * 1000)
-    return None
+    if not isinstance(error, RetryableError) or error.retry_after is None:
+        return None
+    return int(max(0.0, error.retry_after) * 1000) if error.retry_after < _LONGEST_DELAY_S else None
 
 
 def _beyond_retry(error: BaseException) -> bool:

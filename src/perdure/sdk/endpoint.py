@@ -10,6 +10,7 @@ The paths may stand behind any prefix. What an attempt is, is in `conversation`.
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.errors import Unauthorized
@@ -34,13 +35,11 @@ class Endpoint:
     """Answers the requests to an `App`; `mode` None is to be found out from how the server asks."""
 
     def __init__(self, app: "App", mode: ProtocolMode | None, identity_keys: Iterable[str]) -> None:
-        from perdure import __version__
-
         self._app = app
         self._mode = mode
         self._keys = tuple([parse_public_key(text) for text in identity_keys])
         self._host: EndpointHost | None = None
-        self._server = (b"x-restate-server", f"perdure-sdk-python/{__version__}".encode())
+        self._server = (b"x-restate-server", f"perdure-sdk-python/{_version()}".encode())
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -150,6 +149,13 @@ class Endpoint:
         headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
         await self._head(send, status, headers)
         await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _version() -> str:
+    try:
+        return metadata.version("perdure")
+    except metadata.PackageNotFoundError:  # used from its source, without having been installed
+        return "unknown"
 
 
 def _manifest_version(accept: str | None) -> int | None:

@@ -150,6 +150,7 @@ class Step:
         "issued_at",
         "kwargs",
         "name",
+        "replayed",
         "report",
         "retry",
         "retry_at",
@@ -195,6 +196,7 @@ class Step:
         self.abandoned = False
         self.command_index: int | None = None
         self.failure: AttemptFailure | None = None  # of the last try
+        self.replayed = False  # an earlier attempt had journaled its beginning
 
     def launch(self, host: Host) -> None:
         """Try it (again). To be called outside of the handler's loop."""

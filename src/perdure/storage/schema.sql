@@ -3,7 +3,9 @@
 --
 -- Text is UTF-8 compared by its bytes, which is the order in which Python compares str.
 
--- `body` is the whole invocation; the columns beside it repeat what is asked for in SQL.
+-- `body` is the whole invocation; the columns beside it repeat what is asked for in SQL, and come before it, so that a
+-- scan of them reads none of it. `status` is scheduled, inboxed, invoked, suspended, paused, completed, or failed:
+-- completed with a failure.
 CREATE TABLE invocation (
     number       INTEGER PRIMARY KEY,
     id           BLOB NOT NULL,

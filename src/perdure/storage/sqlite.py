@@ -26,11 +26,13 @@ from perdure.core.tables import Key, Table
 from perdure.errors import StorageError
 from perdure.model.commands import Message
 from perdure.model.deployments import Deployment
-from perdure.model.invocation import Completed, Invocation, Promise
+from perdure.model.entries import Failure
+from perdure.model.invocation import Completed, Invocation, Promise, Status
 from perdure.protocol.messages import decode_entry, encode_entry
 from perdure.storage.base import Batch, Group
+from perdure.storage.memory import Snapshot
 
-__all__ = ["SqliteStorage"]
+__all__ = ["SqliteStorage", "copy_to"]
 
 V = TypeVar("V")
 Row: TypeAlias = tuple[Any, ...]
@@ -133,13 +135,20 @@ def _invocation() -> _Layout[Invocation]:
             target.key,
             target.handler,
             target.kind.value,
-            type(status).__name__.lower(),
+            _status_name(status),
             value.created_at,
             status.at if isinstance(status, Completed) else None,
         )
 
     columns = ("body", "id", "service", "key", "handler", "kind", "status", "created_at", "completed_at")
     return _keyed(t.INVOCATION, columns, encode, lambda row: decode(row[0]), extra=8)
+
+
+def _status_name(status: Status) -> str:
+    """As in `schema.sql`: a completed invocation that failed has a name of its own, so that both can be counted."""
+    if type(status) is Completed and type(status.result) is Failure:
+        return "failed"
+    return type(status).__name__.lower()
 
 
 def _journal() -> _Layout[Any]:
@@ -249,6 +258,11 @@ class SqliteStorage:
         self._thread = threading.Thread(target=self._run, name=f"perdure-storage {self._path.name}", daemon=True)
         self._thread.start()
 
+    @property
+    def path(self) -> Path:
+        """The file, which others may read while it is open here."""
+        return self._path
+
     def get(self, table: Table[V], key: Key) -> V | None:
         layout = _LAYOUTS[table]
         rows = self._select(_STATEMENTS_OF[table].get, layout.key(key))
@@ -343,6 +357,23 @@ class SqliteStorage:
             # (an fsync of the file) after each commit would be of no use.
             self._checkpoint_at = size + _WAL_BYTES // 4
             self._write.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def copy_to(snapshot: Snapshot, path: Path) -> None:
+    """Make a file of a store in memory. Raises `StorageError`."""
+    batch = Batch()
+    for table in t.TABLES:
+        for key, value in snapshot.get(table.name, {}).items():
+            batch.group(table, key).rows[key] = value
+    store = SqliteStorage(path)
+    errors: list[BaseException | None] = []
+    try:
+        store.commit(batch, errors.append)
+    finally:
+        store.close()  # which waits for the batch
+    for error in errors:
+        if error is not None:
+            raise error
 
 
 def _plan(table: Table[Any], groups: dict[Key, Group], work: list[tuple[str, list[Any]]]) -> None:

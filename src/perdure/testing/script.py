@@ -122,7 +122,7 @@ class _ScriptedRun(HandlerRun):
     def __init__(self, transport: ScriptedTransport, start: Start, send: Callable[[FromHandler], None]) -> None:
         self._transport = transport
         definition = transport.handlers[start.target.service, start.target.handler]
-        super().__init__(definition, start, send, transport.host, serving._main)
+        super().__init__(definition, start, send, transport.host, serving.run_main)
 
     def step(
         self,

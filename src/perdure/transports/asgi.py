@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
 from perdure.model.deployments import AsgiEndpoint, Endpoint
-from perdure.transports.remote import Answer, Listener, Request
+from perdure.transports.remote import Answer, Collector, Listener, Request
 
 __all__ = ["AsgiApp", "AsgiConnector"]
 
@@ -16,6 +16,7 @@ AsgiApp: TypeAlias = Callable[
 ]
 
 CONGESTION_SECONDS = 0.005
+FETCH_SECONDS = 10.0
 
 
 class AsgiConnector:
@@ -36,42 +37,15 @@ class AsgiConnector:
 
     async def fetch(self, endpoint: Endpoint, request: Request) -> Answer:
         assert isinstance(endpoint, AsgiEndpoint)
-        collector = _Collector()
-        stream = _AsgiStream(self._apps[endpoint.name], request, collector)
+        collector = Collector(f"{endpoint.address}{request.path}")
+        stream = self.open(endpoint, request, collector)
         stream.close()
-        await stream.run()
-        if collector.problem is not None:
-            raise ConnectionError(f"{endpoint.address}{request.path}: {collector.problem}")
-        return Answer(collector.status, collector.headers, bytes(collector.body))
+        return await collector.answer(FETCH_SECONDS)
 
     async def close(self) -> None:
         for task in list(self._running):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-
-
-class _Collector:
-    """A listener that keeps the whole answer."""
-
-    congested = False
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.headers: Mapping[str, str] = {}
-        self.body = bytearray()
-        self.problem: str | None = None
-
-    def head(self, status: int, headers: Mapping[str, str]) -> None:
-        self.status, self.headers = status, headers
-
-    def data(self, chunk: bytes) -> None:
-        self.body += chunk
-
-    def end(self) -> None:
-        pass
-
-    def broken(self, problem: str) -> None:
-        self.problem = problem
 
 
 class _AsgiStream:

@@ -4,6 +4,7 @@
 moves the bytes, over HTTP or whatever else there is. Neither retries an attempt: it fails, and the partition decides.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple, Protocol
@@ -23,7 +24,18 @@ from perdure.protocol.exchange import EngineEnd
 from perdure.protocol.frames import FRAME_LIMIT, MESSAGE_TOO_LARGE
 from perdure.transports.base import Receive
 
-__all__ = ["Answer", "ByteStream", "Clock", "Connector", "Listener", "Remote", "RemoteDuplex", "Request", "Timer"]
+__all__ = [
+    "Answer",
+    "ByteStream",
+    "Clock",
+    "Collector",
+    "Connector",
+    "Listener",
+    "Remote",
+    "RemoteDuplex",
+    "Request",
+    "Timer",
+]
 
 DRAIN_MS = 5_000  # how long an endpoint may take to end its response after its last message
 QUIET_MS = 1_000  # silence after which a handler with no step running is taken to wait
@@ -87,6 +99,44 @@ class Listener(Protocol):
     def congested(self) -> bool:
         """Whether to wait before reading on: what was read so far is not stored yet."""
         ...
+
+
+class Collector:
+    """A listener that waits for a whole answer; `what` names the request in errors."""
+
+    congested = False
+
+    def __init__(self, what: str, limit: int = FRAME_LIMIT) -> None:
+        self._what = what
+        self._limit = limit
+        self._status = 0
+        self._headers: Mapping[str, str] = {}
+        self._body = bytearray()
+        self._answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def head(self, status: int, headers: Mapping[str, str]) -> None:
+        self._status, self._headers = status, headers
+
+    def data(self, chunk: bytes) -> None:
+        self._body += chunk
+        if len(self._body) > self._limit:
+            self.broken(f"the answer has more than {self._limit} bytes")
+
+    def end(self) -> None:
+        if not self._answer.done():
+            self._answer.set_result(Answer(self._status, self._headers, bytes(self._body)))
+
+    def broken(self, problem: str) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(ConnectionError(f"{self._what}: {problem}"))
+
+    async def answer(self, timeout: float) -> Answer:
+        """Raises `ConnectionError`, also after `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._answer
+        except TimeoutError:
+            raise ConnectionError(f"{self._what}: no answer within {timeout:g} s") from None
 
 
 class Connector(Protocol):

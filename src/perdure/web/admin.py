@@ -12,6 +12,7 @@ verbs and statuses are those of restate-server 1.7, except what is ours:
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,9 +42,11 @@ from perdure.web.http import (
     respond,
     serve_lifespan,
 )
+from perdure.web.sql import QueryRoutes
 
 if TYPE_CHECKING:
     from perdure.runtime.node import Node
+    from perdure.sql.pool import Queries
 
 __all__ = ["Admin", "description_to_json"]
 
@@ -74,8 +77,10 @@ class Admin:
         version: str,
         ingress_endpoint: Callable[[], str | None] = lambda: None,
         request_size_limit: int = 32 * 1024 * 1024,
+        queries: "Queries | None" = None,
     ) -> None:
         self._node = node
+        self._queries = queries
         self._deployments = Deployments(node)
         self._version = version
         self._ingress_endpoint = ingress_endpoint
@@ -106,6 +111,8 @@ class Admin:
         for verb, act in verbs.items():
             router.add("POST", f"/internal/invocations_batch_operations/{verb}", self._batch(act))
         router.add("POST", "/services/{service}/state", self._replace_state)
+        if self._queries is not None:
+            QueryRoutes(self._queries, self._size_limit).add_to(router)
         router.add("GET", "/services/{service}/state/{key}", self._state)
         router.add("PATCH", "/services/{service}/state/{key}", self._change_state)
         return router
@@ -125,7 +132,8 @@ class Admin:
             logger.exception("%s %s failed", request.method, request.path)
             message = "internal error; the server's log says more"
             response = json_response(500, {"message": message, "restate_code": None})
-        await respond(send, response)
+        with contextlib.suppress(asyncio.CancelledError):  # its caller has left
+            await respond(send, response)
 
     async def _answer(self, request: Request) -> Response:
         segments = request.parse_path().split("/")[1:]

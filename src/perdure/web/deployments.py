@@ -16,7 +16,16 @@ from perdure.model.services import HandlerInfo, HandlerKind, RetryPolicy, Servic
 from perdure.runtime.deployments import DeploymentError, Deployments, Registration, Update
 from perdure.runtime.registry import Registry
 from perdure.web.durations import format_duration, parse_duration_ms
-from perdure.web.http import MethodNotAllowed, Request, Response, Router, format_time_ns, json_response, read_json
+from perdure.web.http import (
+    Malformed,
+    MethodNotAllowed,
+    Request,
+    Response,
+    Router,
+    format_time_ns,
+    json_response,
+    read_json,
+)
 
 __all__ = ["DeploymentRoutes"]
 
@@ -97,7 +106,7 @@ class DeploymentRoutes:
         old_rules = request.path.startswith("/v2/")
         endpoint = _endpoint(body.uri, body.arn, body.assume_role_arn, body.use_http_11)
         if endpoint is None:
-            raise Invalid("either uri or arn is needed: where the services are served")
+            raise Malformed("either uri or arn is needed: where the services are served")
         wanted = Registration(
             endpoint,
             _checked_headers(body.additional_headers or {}),
@@ -222,7 +231,7 @@ def _endpoint(
     except ValueError:
         valid = False
     if not valid:
-        raise Invalid(f"uri: {uri!r} has to be absolute, http:// or https://, with a host")
+        raise Malformed(f"uri: {uri!r} has to be absolute, http:// or https://, with a host")
     if parsed.query or parsed.fragment or parsed.username or parsed.password:
         raise Invalid("uri: no query, fragment, user or password may be in it; put secrets into additional_headers")
     return HttpEndpoint(uri.rstrip("/"), "1.1" if http_11 else "2")

@@ -4,8 +4,9 @@ There is no framework in the way: a call to a handler costs one pass over its he
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -73,9 +74,11 @@ class Malformed(RequestError):
 
 
 class Response(NamedTuple):
+    """`body` is whole, or comes in pieces."""
+
     status: int
     headers: list[Header]
-    body: bytes = b""
+    body: bytes | AsyncGenerator[bytes, None] = b""
 
 
 def json_response(status: int, value: Any, *headers: Header) -> Response:
@@ -172,10 +175,16 @@ async def read_json(request: Request, type: type[T], limit: int) -> T:
 
 
 async def respond(send: Send, response: Response) -> None:
-    """Sends a complete response."""
+    """Sends a complete response. What goes wrong between the pieces of a body is raised, and cuts it off."""
     response.headers.append(SERVER)
     await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
-    await send({"type": "http.response.body", "body": response.body})
+    body = response.body
+    if not isinstance(body, bytes):
+        async with contextlib.aclosing(body):
+            async for piece in body:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        body = b""
+    await send({"type": "http.response.body", "body": body})
 
 
 async def serve_lifespan(scope: Scope, receive: Receive, send: Send) -> None:

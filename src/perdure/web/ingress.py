@@ -482,11 +482,13 @@ def _check_input(handler: HandlerInfo, content_type: bytes | None, body: bytes) 
     if not body and content_type is None and not handler.input_required:
         return
     wanted = handler.input_content_type
+    if wanted is None:
+        if body:
+            raise Invalid(f"input validation error: {handler.name} takes no input, but a body was sent")
+        return
     if content_type is None:
-        if wanted is None and not body:
-            return
-        raise Invalid(f"input validation error: a content-type is needed: {wanted or 'any'}")
-    if wanted is not None and not _matches(content_type, wanted):
+        raise Invalid(f"input validation error: a content-type is needed: {wanted}")
+    if not _matches(content_type, wanted):
         raise Invalid(
             f"input validation error: content-type {content_type.decode('latin-1')!r} does not match {wanted!r}"
         )

@@ -1,0 +1,1 @@
+"""The contract's services (README.md, one directory up), written with perdure's own SDK."""
