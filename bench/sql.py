@@ -35,6 +35,7 @@ POINT = Target("sql.point", "ms", "lower", 20.0)
 RECENT = Target("sql.recent", "ms", "lower", 500.0)
 OPEN = Target("sql.open", "ms", "lower", 500.0)
 COUNTS = Target("sql.counts", "ms", "lower", 500.0)
+OLDEST = Target("sql.oldest", "ms", "lower", 500.0)
 SAMPLE = Target("sql.sample", "ms", "lower", 500.0)
 FIRST = Target("sql.first", "ms", "lower", 2000.0)
 COST = Target("sql.cost", "× without", "lower", 1.1)
@@ -50,6 +51,8 @@ QUERIES = {
     "pinned_deployment_id, last_failure FROM sys_invocation ORDER BY modified_at DESC LIMIT 100",
     OPEN: "SELECT * FROM sys_invocation WHERE status != 'completed' ORDER BY modified_at DESC LIMIT 100",
     COUNTS: "SELECT target_service_name, status, COUNT(*) AS count FROM sys_invocation GROUP BY 1, 2",
+    OLDEST: "SELECT target_service_name, target_handler_name, status, COUNT(1) AS count, MIN(created_at) AS oldest_at, "
+    "FIRST_VALUE(id ORDER BY created_at ASC) AS oldest FROM sys_invocation GROUP BY 1, 2, 3",
     SAMPLE: "SELECT * FROM sys_invocation LIMIT 1000",
 }
 

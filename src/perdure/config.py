@@ -6,6 +6,7 @@ command line comes before the environment, and the environment before the defaul
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -71,6 +72,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name in ("lag_threshold_seconds", "connect_timeout_seconds"):
             if getattr(self, name) <= 0:
                 raise Invalid(f"{name} must be more than 0")
+
+    @property
+    def identity_path(self) -> Path:
+        """Where the private key that signs requests is."""
+        return Path(self.identity_key or Path(self.data_dir, "identity.pem"))
 
     @classmethod
     def load(cls, given: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> "Config":

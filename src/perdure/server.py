@@ -77,10 +77,9 @@ class Server:
 
     def _reach(self) -> Reach:
         config = self._config
-        key = Path(config.identity_key or Path(config.data_dir, "identity.pem"))
         return Reach(
             self._asgi_apps,
-            Identity(key),
+            Identity(config.identity_path),
             config.remote_attempt_limit,
             config.message_size_limit,
             config.protocol_version,

@@ -6,13 +6,15 @@ from collections.abc import Collection, Iterator
 
 import pytest
 
+from tests.conformance.builds import BUILDS
 from tests.conformance.deployed import Deployed, Stack
-from tests.conformance.endpoints import BIDI, REQUEST_RESPONSE, SDKS
+from tests.conformance.endpoints import BIDI, REQUEST_RESPONSE, SDKS, SMALL
 from tests.conformance.install import node_modules, peers_python, restate_server
 from tests.conformance.servers import SERVERS
 from tests.conformance.witness import Witness
 
 MODES = (BIDI, REQUEST_RESPONSE)
+LEFT_OUT = pytest.StashKey[dict[str, list[str]]]()
 _numbers = itertools.count()
 
 
@@ -24,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "both_modes: run in request/response mode too")
     config.addinivalue_line("markers", "sdks(*names): only the SDKs that have what the case needs")
+    config.addinivalue_line("markers", "small: one of the few cases that are run with every SDK")
 
 
 def _chosen(config: pytest.Config, option: str, known: Collection[str]) -> list[str]:
@@ -35,13 +38,30 @@ def _chosen(config: pytest.Config, option: str, known: Collection[str]) -> list[
     return chosen
 
 
+def _buildable(config: pytest.Config, sdks: list[str]) -> list[str]:
+    """Whoever lacks a compiler still runs the rest; what is left out is said at the end."""
+    left_out = {sdk: build.missing() for sdk, build in BUILDS.items() if sdk in sdks and build.missing()}
+    config.stash[LEFT_OUT] = left_out
+    return [sdk for sdk in sdks if sdk not in left_out]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for sdk, missing in config.stash.get(LEFT_OUT, {}).items():
+        terminalreporter.write_line(f"conformance: the SDK {sdk} is left out, as {', '.join(missing)} is not installed")
+
+
+def _can(metafunc: pytest.Metafunc, sdk: str) -> bool:
+    able = next(metafunc.definition.iter_markers("sdks"), None)
+    few = next(metafunc.definition.iter_markers("small"), None)
+    return (able is None or sdk in able.args) and (few is not None or sdk not in SMALL)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "stack" not in metafunc.fixturenames:
         return
     servers = _chosen(metafunc.config, "--conformance-server", SERVERS)
-    sdks = _chosen(metafunc.config, "--conformance-sdk", SDKS)
-    able = next(metafunc.definition.iter_markers("sdks"), None)
-    pairs = [(server, sdk) for server in servers for sdk in sdks if able is None or sdk in able.args]
+    sdks = _buildable(metafunc.config, _chosen(metafunc.config, "--conformance-sdk", SDKS))
+    pairs = [(server, sdk) for server in servers for sdk in sdks if _can(metafunc, sdk)]
     ids = [f"{server}-{sdk}" for server, sdk in pairs]
     metafunc.parametrize("stack", pairs, ids=ids, indirect=True, scope="session")
     if "mode" in metafunc.fixturenames:
@@ -57,16 +77,26 @@ def _pair(item: pytest.Item) -> tuple[str, str] | None:
     return known if isinstance(known, tuple) else None
 
 
+def _is_none(item: pytest.Item) -> bool:
+    """A case for other SDKs than the chosen ones, or in a mode in which the SDK is not tested."""
+    if not isinstance(item, pytest.Function) or "stack" not in item.fixturenames:
+        return False
+    pair = _pair(item)
+    return pair is None or (pair[1] in SMALL and item.callspec.params.get("mode", BIDI) != BIDI)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Cases for other SDKs than the chosen ones are none: they are not there, rather than skipped."""
-    gone = [item for item in items if "stack" in getattr(item, "fixturenames", ()) and _pair(item) is None]
+    """They are not there, rather than skipped."""
+    gone = [item for item in items if _is_none(item)]
     if gone:
         items[:] = [item for item in items if item not in gone]
         config.hook.pytest_deselected(items=gone)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Installations come before the first test, whose time is limited."""
+    """Installations and builds come before the first test, whose time is limited."""
+    if session.config.option.collectonly:
+        return
     pairs = {pair for pair in map(_pair, session.items) if pair is not None}
     if any(server == "restate" for server, _ in pairs):
         restate_server()
@@ -74,6 +104,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         peers_python()
     if any(sdk == "typescript" for _, sdk in pairs):
         node_modules()
+    for build in BUILDS.values():
+        if any(sdk == build.name for _, sdk in pairs):
+            build.build()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+from tests.conformance.builds import BUILDS
 from tests.conformance.install import HERE, node_modules, peers_python
 from tests.conformance.processes import Child, free_port
 
@@ -94,8 +96,33 @@ class PerdureEndpoint(Endpoint):
         return [sys.executable, "-m", "tests.conformance.services_perdure.serve"], HERE.parent.parent
 
 
+class CompiledEndpoint(Endpoint):
+    sdk: ClassVar[str]
+
+    def _command(self) -> tuple[Sequence[str | Path], Path]:
+        build = BUILDS[self.sdk]
+        return build.program, build.directory
+
+
+class GoEndpoint(CompiledEndpoint):
+    sdk = "go"
+
+
+class RustEndpoint(CompiledEndpoint):
+    sdk = "rust"
+
+
+class JavaEndpoint(CompiledEndpoint):
+    sdk = "java"
+
+
 SDKS: dict[str, type[Endpoint]] = {
     "python": PythonEndpoint,
     "typescript": TypeScriptEndpoint,
     "perdure": PerdureEndpoint,
+    "go": GoEndpoint,
+    "rust": RustEndpoint,
+    "java": JavaEndpoint,
 }
+SMALL = frozenset(BUILDS)
+"""The SDKs with which only the tests marked `small` are run, with bidirectional streams."""

@@ -23,8 +23,8 @@ def node_modules() -> Path:
         npm = shutil.which("npm")
         if npm is None:
             raise RuntimeError("npm is not installed")
-        shutil.rmtree(CACHE, ignore_errors=True)
-        CACHE.mkdir(parents=True)
+        shutil.rmtree(CACHE / "node_modules", ignore_errors=True)
+        CACHE.mkdir(parents=True, exist_ok=True)
         (CACHE / "package.json").write_text(wanted)
         quiet = ("--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
         subprocess.run([npm, "install", "--prefix", str(CACHE), *quiet], check=True, timeout=INSTALL_TIMEOUT_S)

@@ -109,6 +109,7 @@ def test_a_one_way_call(on: Deployed, key: str) -> None:
     on.eventually(f"Counter/{key}/get", 3)
 
 
+@pytest.mark.small
 def test_a_one_way_call_with_a_delay(on: Deployed, key: str) -> None:
     began = time.monotonic()
     command = {"service": on.name("Counter"), "handler": "add", "key": key, "value": 3, "delay_ms": 700}

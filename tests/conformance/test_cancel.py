@@ -57,6 +57,7 @@ def test_cancel_a_sleeper(on: Deployed, witness: Witness, key: str) -> None:
     assert_failed(on.attach(invocation), 409)
 
 
+@pytest.mark.small
 @pytest.mark.both_modes
 def test_a_cancelled_handler_compensates(on: Deployed, witness: Witness, key: str) -> None:
     invocation = begin(on, witness, key, "Cancellable/compensated")

@@ -44,6 +44,7 @@ def test_a_caller_sees_the_terminal_error_of_its_callee(on: Deployed, key: str) 
     assert on.value("Caller/catch", command) == wanted
 
 
+@pytest.mark.small
 def test_a_terminal_error_passes_through_callers(on: Deployed, witness: Witness, key: str) -> None:
     failure = {"witness": key, "code": 403, "message": "not you"}
     command = {"service": on.name("Failing"), "handler": "terminal", "value": failure}

@@ -25,6 +25,7 @@ def bounce(on: Deployed, pause_s: float = 0.1) -> None:
     on.endpoint.start()
 
 
+@pytest.mark.small
 @pytest.mark.both_modes
 def test_in_the_middle_of_steps(doomed: Deployed, witness: Witness, key: str) -> None:
     invocation = doomed.send("Steps/many", {"witness": key, "count": 100, "ms": 5})

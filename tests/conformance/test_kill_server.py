@@ -5,6 +5,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from tests.conformance.answers import assert_failed
 from tests.conformance.deployed import Deployed
 from tests.conformance.processes import NO_ANSWER, ask_if_up
@@ -31,6 +33,7 @@ def registry(on: Deployed) -> list[tuple[str, int, str]]:
     return sorted((each["name"], each["revision"], each["deployment_id"]) for each in services)
 
 
+@pytest.mark.small
 def test_in_the_middle_of_steps(fragile: Deployed, witness: Witness, key: str) -> None:
     invocation = fragile.send("Steps/many", {"witness": key, "count": 120, "ms": 5})
     for reached in (20, 60, 90):

@@ -18,6 +18,7 @@ def test_state_is_kept_per_key(on: Deployed, key: str) -> None:
     assert on.value(f"Counter/{key}-a/get") == 6
 
 
+@pytest.mark.small
 @pytest.mark.both_modes
 def test_concurrent_additions_all_count(on: Deployed, key: str) -> None:
     totals = on.values([(f"Counter/{key}/add", 1)] * 50)

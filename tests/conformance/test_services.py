@@ -54,6 +54,7 @@ def test_a_megabyte_is_echoed(on: Deployed) -> None:
     assert answer.body == body
 
 
+@pytest.mark.small
 @pytest.mark.both_modes
 def test_a_megabyte_of_json_is_echoed(on: Deployed) -> None:
     value = {"text": "é" * 500_000}

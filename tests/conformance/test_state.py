@@ -32,6 +32,7 @@ def test_clear(on: Deployed, key: str, store: str) -> None:
     assert on.value(f"{path}/names") == ["b"]
 
 
+@pytest.mark.small
 @pytest.mark.parametrize("store", STORES)
 def test_clear_all(on: Deployed, key: str, store: str) -> None:
     path = f"{store}/{key}"

@@ -28,6 +28,7 @@ def test_steps_side_by_side(on: Deployed, witness: Witness, key: str) -> None:
     assert sorted(witness.lines(key)) == [str(i) for i in range(10)]
 
 
+@pytest.mark.small
 @pytest.mark.both_modes
 def test_a_step_is_tried_until_it_succeeds(on: Deployed, witness: Witness, key: str) -> None:
     assert on.value("Steps/flaky", {"witness": key, "failures": 3}) == 4

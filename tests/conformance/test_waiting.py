@@ -27,6 +27,7 @@ def test_a_short_sleep(on: Deployed) -> None:
     assert time.monotonic() - began >= 0.095
 
 
+@pytest.mark.small
 @pytest.mark.both_modes
 def test_a_sleep_survives_suspension(on: Deployed, witness: Witness, key: str) -> None:
     began = time.monotonic()
@@ -59,6 +60,7 @@ def test_an_awakeable_is_resolved_by_the_ingress(on: Deployed, witness: Witness,
     assert on.attached(invocation) == {"é": 1}
 
 
+@pytest.mark.small
 @pytest.mark.both_modes
 def test_an_awakeable_wakes_what_is_suspended(on: Deployed, witness: Witness, key: str) -> None:
     invocation = on.send("Waiting/awakeable", {"witness": key})

@@ -54,6 +54,7 @@ def test_a_promise_resolved_while_it_is_awaited(on: Deployed, witness: Witness, 
     assert on.attached(invocation) == {"granted": True}
 
 
+@pytest.mark.small
 @pytest.mark.both_modes
 def test_a_run_that_waits_for_a_promise_is_suspended(on: Deployed, witness: Witness, key: str) -> None:
     invocation = begin(on, witness, key)

@@ -136,7 +136,7 @@ class World:
         result = value("done") if result is None else result
         self.apply(c.Propose(self.at, it.number, it.attempts, completion_id, result), self.owner(id))
 
-    def suspend(self, id: bytes, *completions: int, seen: int | None = None, **waiting: tuple[Any, ...]) -> None:
+    def suspend(self, id: bytes, *completions: int, seen: int | None = None, **waiting: Any) -> None:
         it = self[id]
         what = Waiting(completions, **waiting)
         self.apply(c.Suspend(self.at, it.number, it.attempts, what, seen), self.owner(id))

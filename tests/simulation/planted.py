@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 from msgspec.structs import replace
 
-from perdure.core import control, delivery, inbox, journal, lifecycle, partition
+from perdure.core import awaiting, control, delivery, inbox, journal, lifecycle, partition
 from perdure.core.tables import INBOX, INVOCATION, LOCK, META, STATE, TIMER, InvocationItem, Lock, TimerKind
 from perdure.core.turn import Turn
 from perdure.model import actions as a
@@ -20,12 +20,14 @@ from perdure.model import commands as c
 from perdure.model import entries as e
 from perdure.model.ids import CANCEL_SIGNAL
 from perdure.model.invocation import Completed, Invocation, Invoked, Suspended, Target
+from perdure.protocol.exchange import EngineEnd
 from perdure.protocol.machine import Machine
 from perdure.runtime import invoker
 from perdure.runtime.loop import PartitionLoop
 from perdure.sdk.driver import HandlerRun
 from perdure.sdk.eventloop import HandlerTask
 from perdure.storage.base import Batch, Storage
+from perdure.transports.remote import RemoteDuplex
 
 __all__ = ["PLANTED"]
 
@@ -355,8 +357,8 @@ def sleep_through_a_cancellation() -> Iterator[None]:
             return False
         return real(waiting, notification)
 
-    real = lifecycle.is_awaited
-    with patch.object(lifecycle, "is_awaited", awaited):
+    real = awaiting.is_awaited
+    with patch.object(awaiting, "is_awaited", awaited):
         yield
 
 
@@ -456,4 +458,66 @@ def wait_for_steps_that_will_not_run() -> Iterator[None]:
             self._fail(next(iter(self._exhausted.values())))
 
     with patch.object(HandlerRun, "_fail_when_quiet", fail_when_quiet):
+        yield
+
+
+# ---- elsewhere
+
+
+@plant
+def ack_what_is_not_stored() -> Iterator[None]:
+    """A handler elsewhere is told at once that a step's result is stored."""
+    real = RemoteDuplex.data
+
+    def data(self: RemoteDuplex, chunk: bytes) -> None:
+        real(self, chunk)
+        end = self._end
+        for completion_id in sorted(end._acked):
+            notification = e.Completion(e.RUN_COMPLETION, completion_id, e.VOID)
+            if self._stream is not None and not self._gone:
+                self._stream.write(end.notify(notification))
+
+    with patch.object(RemoteDuplex, "data", data):
+        yield
+
+
+@plant
+def count_what_was_not_sent_as_seen() -> Iterator[None]:
+    """What came after the input was closed counts as known to the handler that suspends."""
+    real = RemoteDuplex.notify
+
+    def notify(self: RemoteDuplex, notification: e.Notification) -> None:
+        if self._input_closed:
+            self._end.seen += 1
+        real(self, notification)
+
+    with patch.object(RemoteDuplex, "notify", notify):
+        yield
+
+
+@plant
+def answer_all_of_a_tree_with_one() -> Iterator[None]:
+    """A handler that waits for all of several things is not woken when one of them fails."""
+
+    def has_come(waiting: Any, notifications: Any) -> bool:
+        calm = [note for note in notifications if not isinstance(note.result, e.Failure)]
+        return real(waiting, calm)
+
+    real = awaiting.has_come
+    with patch.object(awaiting, "has_come", has_come):
+        yield
+
+
+@plant
+def lose_an_entry_on_the_way() -> Iterator[None]:
+    """The last entry of a longer journal is not sent to a handler elsewhere."""
+    real = EngineEnd.opening
+
+    def opening(self: EngineEnd, since_progress_ms: int = 0) -> bytes:
+        whole = self.start
+        if len(whole.entries) > 4 and isinstance(whole.entries[-1], e.Completion):
+            self.start = replace(whole, entries=whole.entries[:-1])
+        return real(self, since_progress_ms)
+
+    with patch.object(EngineEnd, "opening", opening):
         yield

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 import pytest
@@ -147,6 +147,24 @@ def test_without_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     reply = run(main())
     assert reply.status == 503
     assert "pip install 'perdure[sql]'" in reply.json["message"]
+
+
+def test_what_goes_wrong_later_cuts_the_answer_off(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        async def answer(self, sql: str, format: str) -> AsyncIterator[bytes]:
+            yield b'{"rows":['
+            raise QueryRefused("it took too long", 504)
+
+    async def main() -> None:
+        storages = [MemoryStorage()]
+        node = assemble([], storages)
+        web = Web(Admin(node, version="1", queries=cast(Queries, Broken())))
+        reply = await post(web, "SELECT 1")
+        assert (reply.status, reply.body) == (200, b'{"rows":[')
+        await node.stop(0.1)
+
+    run(main())
+    assert "POST /query was cut off: it took too long" in caplog.text
 
 
 # The processes

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 import perdure
+from perdure.cli import deployments, identity
 from perdure.cli.serve import serve
 from perdure.errors import PerdureError
 
@@ -36,6 +37,8 @@ def _root(
 
 
 app.command("serve")(serve)
+app.add_typer(deployments.app)
+app.add_typer(identity.app)
 
 
 def main() -> None:

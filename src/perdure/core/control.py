@@ -55,6 +55,7 @@ __all__ = [
 
 C = TypeVar("C", Cancel, Kill, Pause, Resume, Purge, Restart)
 
+RANDOM_SEED = 6  # the version of the service protocol from which on a handler is told its seed
 COMPLETED = Refused(409, "the invocation is completed")
 
 
@@ -193,6 +194,8 @@ def restart(turn: Turn, invocation: Invocation, command: Restart) -> Done | Refu
         return Refused(409, "the invocation is still running")
     if invocation.target.kind is HandlerKind.WORKFLOW:
         return Refused(422, "a workflow runs once per id and cannot be restarted")
+    if command.keep > 1 and 0 < invocation.protocol_version < RANDOM_SEED:
+        return Refused(422, "it spoke version 5 of the protocol, where dice go with the id: keep the input only")
     entries = [entry for _, entry in turn.tables.journal(invocation.number)]
     if not entries or not isinstance(entries[0], Input):
         return Refused(410, "the journal, and with it the input, is no longer kept")

@@ -7,8 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from perdure.core import inbox
-from perdure.core.awaiting import has_come, is_awaited
+from perdure.core import awaiting, inbox
 from perdure.core.tables import ACTIVE, INVOCATION, INVOCATION_ID, JOURNAL, PROMISE, STATE, TIMER, TimerKind
 from perdure.core.turn import Turn
 from perdure.model.actions import (
@@ -230,9 +229,9 @@ def notify(turn: Turn, invocation: Invocation, notification: Notification) -> No
 
 
 def _wakes(turn: Turn, invocation: Invocation, status: Suspended, notification: Notification) -> bool:
-    if not is_awaited(status.waiting, notification):
+    if not awaiting.is_awaited(status.waiting, notification):
         return False
-    return status.waiting.flat or has_come(status.waiting, _notifications(turn, invocation)[status.seen :])
+    return status.waiting.flat or awaiting.has_come(status.waiting, _notifications(turn, invocation)[status.seen :])
 
 
 def _notifications(turn: Turn, invocation: Invocation) -> list[Notification]:
@@ -250,7 +249,7 @@ def suspend(turn: Turn, command: Suspend) -> None:
     if invocation is None:
         return
     seen = command.seen or 0
-    if has_come(command.waiting, _notifications(turn, invocation)[seen:]):
+    if awaiting.has_come(command.waiting, _notifications(turn, invocation)[seen:]):
         start(turn, invocation)
     else:
         move(turn, invocation, Suspended(turn.at, command.waiting, 0 if command.waiting.flat else seen))

@@ -16,7 +16,7 @@ from perdure.model.services import ServiceInfo
 from perdure.protocol import versions
 from perdure.protocol.manifest import Manifest, ManifestError, read_manifest
 from perdure.runtime.node import Node
-from perdure.transports.remote import Answer, Request
+from perdure.transports.remote import NO_HTTP2, Answer, Request
 
 __all__ = ["DeploymentError", "Deployments", "Discovered", "Registration", "Update", "discover"]
 
@@ -120,7 +120,7 @@ async def _fetch(node: Node, endpoint: Endpoint, headers: Mapping[str, str]) -> 
 
 def _unreachable(endpoint: Endpoint, error: ConnectionError) -> DeploymentError:
     text = str(error)
-    if isinstance(endpoint, HttpEndpoint) and endpoint.http_version == "2" and "frame" in text.lower():
+    if isinstance(endpoint, HttpEndpoint) and endpoint.http_version == "2" and NO_HTTP2 in text:
         return DeploymentError(
             f"{endpoint.uri} seems to speak HTTP/1.1 only: register it with use_http_11 (--use-http1.1). {text}",
             "META0014",

@@ -21,7 +21,7 @@ from perdure.sql.facts import Query, Refusal
 __all__ = ["serve"]
 
 _PARENT_EVERY_SECONDS = 1.0
-_NICENESS = 10
+_NICENESS = 19
 
 _decode = msgspec.msgpack.Decoder(Query).decode
 _encode = msgspec.msgpack.Encoder().encode

@@ -115,7 +115,8 @@ class Player:
         # The journal's time is that of the last notification. What is known without one may be known at another
         # time in the next run, if this one ends before the journal has it.
         told = kind in _TOLD or (kind == "sleep" and op[2] > 0)
-        run.saw(uid, f"{self.ctx.now().timestamp()} {value}" if told else value)
+        now = self.ctx.now().timestamp()
+        run.saw(uid, f"{now} {value}" if told and not _watching().elsewhere else value)
         if not self.run.over:
             _watching().count(f"did {kind}")
         return value

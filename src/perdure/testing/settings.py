@@ -45,6 +45,10 @@ class Settings:
     """The chance that a message between partitions is lost; also of a second copy, and of a delay."""
     repeated: float
     delayed: float
+    wire: int
+    """The newest version of the service protocol that is spoken with handlers elsewhere; 0: they are in process."""
+    one_exchange: bool
+    """Whether handlers elsewhere take one request and give one response, or hold a conversation."""
 
     @classmethod
     def draw(cls, seed: int) -> "Settings":
@@ -74,4 +78,6 @@ class Settings:
             lost=rng.choice((0.0, 0.0, 0.1, 0.4)),
             repeated=rng.choice((0.0, 0.0, 0.1, 0.4)),
             delayed=rng.choice((0.0, 0.0, 0.2, 0.7)),
+            wire=rng.choice((0, 0, 0, 0, 5, 6, 7, 7)),
+            one_exchange=rng.random() < 0.25,
         )

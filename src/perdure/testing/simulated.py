@@ -26,6 +26,7 @@ from perdure.runtime.registry import Registry
 from perdure.storage.base import Batch
 from perdure.storage.memory import MemoryStorage
 from perdure.transports.base import Duplex, Receive, Transport
+from perdure.transports.remote import Remote
 
 __all__ = [
     "Crash",
@@ -463,6 +464,8 @@ class SimulatedNode(Node):
         fate: Fate,
         clock: SimulatedClock,
         attempt_limit: int,
+        remote: Remote | None,
+        newest_version: int,
         entropy: Callable[[int], int],
         chance: Callable[[], float],
         failed: Callable[[BaseException], None],
@@ -476,6 +479,9 @@ class SimulatedNode(Node):
             transport,
             clock=clock,
             attempt_limit=attempt_limit,
+            remote=remote,
+            remote_attempt_limit=attempt_limit,
+            newest_version=newest_version,
             entropy=entropy,
             chance=chance,
             failed=failed,

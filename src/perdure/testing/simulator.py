@@ -36,9 +36,11 @@ from perdure.errors import Overloaded, StorageError, Unavailable
 from perdure.model import actions as a
 from perdure.model import commands as c
 from perdure.model import entries as e
+from perdure.model.deployments import HttpEndpoint, ProtocolMode
 from perdure.model.ids import InvocationId, parse_awakeable_id, parse_invocation_id
 from perdure.model.invocation import Completed, Paused
 from perdure.protocol.control import FromHandler
+from perdure.protocol.versions import USUAL
 from perdure.runtime import loop, node
 from perdure.runtime.node import Node
 from perdure.runtime.registry import Registry
@@ -61,6 +63,7 @@ from perdure.testing.simulated import (
     Verdict,
     Wall,
 )
+from perdure.testing.wire import HandlerConnector, WrappedRemote, deployment_of
 from perdure.testing.witness import Witness
 from perdure.testing.workload import Author, Request, Requests
 from perdure.transports.inprocess import InProcess
@@ -128,7 +131,9 @@ class Simulation:
         self.timeline = Timeline()
         self.wall = Wall(self.timeline)
         self.ledger = Ledger(self.settings.partitions, self.complain)
-        self.witness = Witness(self.ledger, self.complain, lazy=self.settings.eager_state < 1000)
+        self.witness = Witness(
+            self.ledger, self.complain, lazy=self.settings.eager_state < 1000, elsewhere=bool(self.settings.wire)
+        )
         author = Author(random.Random(f"{seed}/programs"), self.settings.longest_program)
         self._requests = Requests(random.Random(f"{seed}/requests"), author, self.witness)
         self._disks = [MemoryStorage() for _ in range(self.settings.partitions)]
@@ -147,7 +152,11 @@ class Simulation:
         self._calm = False
         handlers = [handler for service in APP.services.values() for handler in service.handlers.values()]
         self._handlers = {(handler.service, handler.name): handler for handler in handlers}
-        self._registry = Registry(service.info for service in APP.services.values())
+        services = [service.info for service in APP.services.values()]
+        self._registry = Registry(() if self.settings.wire else services)
+        if self.settings.wire:
+            mode = ProtocolMode.REQUEST_RESPONSE if self.settings.one_exchange else ProtocolMode.BIDI_STREAM
+            self._registry.deploy(deployment_of(services, mode))
 
     # What is written down
 
@@ -291,6 +300,8 @@ class Simulation:
             fate=self,
             clock=clock,
             attempt_limit=settings.attempt_limit,
+            remote=self._remote(loop, clock, host) if settings.wire else None,
+            newest_version=settings.wire or USUAL,
             entropy=self._chance.getrandbits,
             chance=self._chance.random,
             failed=self._failed,
@@ -304,6 +315,14 @@ class Simulation:
             self._starting = False
             self._armed, self._patience = "running", self._luck.randint(1, 40)
             self.count("crash starting")
+
+    def _remote(self, loop: SimulatedLoop, clock: SimulatedClock, host: SimulatedHost) -> WrappedRemote:
+        """The way to the handlers where they are served elsewhere."""
+        infos = {name: handler.info for name, handler in self._handlers.items()}
+        connector = HandlerConnector(loop, serve(self._handlers, host), infos)
+        remote = WrappedRemote(clock, {HttpEndpoint: lambda: connector})
+        remote.wrap = lambda opener, start, receive: SimulatedDuplex(self.timeline, self, opener, start, receive)
+        return remote
 
     async def _start(self, node: Node) -> None:
         with contextlib.suppress(Unavailable):  # a partition failed; `failed` was told

@@ -3,12 +3,15 @@
 Frames and flow control are `h2`'s; the socket belongs to the engine's own event loop. So what a handler says costs no
 hop between threads, and it is known exactly which streams an endpoint never began when it closes a connection (some do
 after a thousand requests): these are opened again at once, on another. Without TLS the endpoint is taken to speak
-HTTP/2 (prior knowledge); with it ALPN has to say so.
+HTTP/2 (prior knowledge); with it ALPN has to say so. A connection is used once the endpoint has sent its settings: some
+endpoints cut a connection on which more streams are opened than they take.
 
 All that is written within one turn of the event loop goes out in one piece.
 """
 
 import asyncio
+import contextlib
+import logging
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -31,11 +34,14 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
+from hyperframe.frame import Frame, GoAwayFrame
 
 from perdure.model.deployments import Endpoint, HttpEndpoint
-from perdure.transports.remote import Answer, Collector, Listener, Request
+from perdure.transports.remote import NO_HTTP2, Answer, Collector, Listener, Request
 
 __all__ = ["Http2Connector"]
+
+_log = logging.getLogger("perdure.transport")
 
 STREAMS = 128  # on one connection, if the endpoint allows so many; as restate-server
 REOPENINGS = 5
@@ -47,12 +53,29 @@ CONGESTION_SECONDS = 0.005
 
 _CONFIG = H2Configuration(
     client_side=True,
-    header_encoding="utf-8",
+    header_encoding=None,  # what is no text must not end the connection
     validate_inbound_headers=False,
     validate_outbound_headers=False,
     normalize_inbound_headers=False,
     normalize_outbound_headers=False,
 )
+
+
+class _Http2(H2Connection):
+    """h2 takes a connection for closed once the other side has said good-bye; but streams that have begun go on."""
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
+        event = ConnectionTerminated()
+        event.error_code = ErrorCodes(frame.error_code) if frame.error_code in _CODES else frame.error_code
+        event.last_stream_id = frame.last_stream_id
+        return [], [event]
+
+
+_PING = b"perdure\0"
+_TYPE_AT = 3  # the byte of a frame that says what it is
+_SETTINGS_TYPE = b"\x04"  # what the first one has to be
+_LAST_NUMBER = (1 << 31) - 1000  # streams of one connection end below 2**31
+_CODES = frozenset(code.value for code in ErrorCodes)
 
 
 class Http2Connector:
@@ -62,6 +85,15 @@ class Http2Connector:
         self.loop = asyncio.get_running_loop()
         self.connect_timeout = connect_timeout
         self._origins: dict[str, _Origin] = {}
+        self._tls: ssl.SSLContext | None = None
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """What the machine trusts; reading that takes a while, so it is done once."""
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+            self._tls.set_alpn_protocols(["h2"])
+        return self._tls
 
     def open(self, endpoint: Endpoint, request: Request, listener: Listener) -> "_Stream":
         assert isinstance(endpoint, HttpEndpoint)
@@ -117,12 +149,12 @@ class _Origin:
     def room(self) -> None:
         """A connection has room, or is new."""
         waiting = self._waiting
-        for connection in self._connections:
+        for connection in list(self._connections):
             while waiting and connection.has_room:
                 stream = waiting.popleft()
                 if not stream.aborted:
                     connection.begin(stream)
-        if waiting and self._connecting is None and all(each.settled for each in self._connections):
+        if waiting and self._connecting is None:
             self._connecting = self.connector.loop.create_task(self._connect())
 
     def gone(self, connection: "_Connection") -> None:
@@ -134,38 +166,46 @@ class _Origin:
     async def _connect(self) -> None:
         host, port = self._address
         try:
-            context = None
-            if self.scheme == "https":
-                context = ssl.create_default_context()
-                context.set_alpn_protocols(["h2"])
-            async with asyncio.timeout(self.connector.connect_timeout):
-                transport, connection = await self.connector.loop.create_connection(
-                    lambda: _Connection(self), host, port, ssl=context
-                )
-            if context is not None:
-                spoken = transport.get_extra_info("ssl_object").selected_alpn_protocol()
-                if spoken != "h2":
-                    transport.abort()
-                    raise ConnectionError("the endpoint does not speak HTTP/2 (no such frame was agreed on)")
-        except (OSError, TimeoutError) as error:
-            self._connecting = None
-            text = str(error) or f"no connection within {self.connector.connect_timeout:g} s"
-            waiting, self._waiting = self._waiting, deque()
-            for stream in waiting:
-                stream.broken(f"can't connect to {host}:{port}: {text}")
+            connection = await self._greeted(host, port)
+        except (OSError, UnicodeError) as error:  # the latter for a host that can be none
+            problem = str(error) or f"no HTTP/2 connection within {self.connector.connect_timeout:g} s"
+            if "NO_APPLICATION_PROTOCOL" in problem:
+                problem = f"{NO_HTTP2}: {problem}"
+            self._give_up(f"can't connect to {host}:{port}: {problem}")
             return
         self._connecting = None
+        if not connection.has_room:  # another would not have any either
+            self._give_up(connection.problem or f"{host}:{port} takes no streams")
+            connection.close()
+            return
         self._connections.append(connection)
         self.room()
+
+    async def _greeted(self, host: str, port: int) -> "_Connection":
+        """A connection whose other side has sent its settings. Raises `OSError` or `UnicodeError`."""
+        loop, context = self.connector.loop, self.connector.tls if self.scheme == "https" else None
+        connection = _Connection(self)
+        try:
+            async with asyncio.timeout(self.connector.connect_timeout):
+                await loop.create_connection(lambda: connection, host, port, ssl=context)
+                await connection.greeted
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _give_up(self, problem: str) -> None:
+        self._connecting = None
+        waiting, self._waiting = self._waiting, deque()
+        for stream in waiting:
+            stream.broken(problem)
 
     def close(self) -> None:
         if self._connecting is not None:
             self._connecting.cancel()
+        self._give_up("the engine stops")
         for connection in list(self._connections):
             connection.close()
-        for stream in self._waiting:
-            stream.broken("the engine stops")
-        self._waiting.clear()
 
 
 class _Connection(asyncio.Protocol):
@@ -174,7 +214,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, origin: _Origin) -> None:
         self._origin = origin
         self._loop = origin.connector.loop
-        self._h2 = H2Connection(_CONFIG)
+        self._h2 = _Http2(_CONFIG)
         self._transport: asyncio.Transport | None = None
         self._streams: dict[int, _Stream] = {}
         self._flushing = False
@@ -183,17 +223,26 @@ class _Connection(asyncio.Protocol):
         self._pinged = False
         self._timer: asyncio.TimerHandle | None = None
         self._used_at = self._loop.time()
-        self._limit = STREAMS
-        self.settled = False  # whether the endpoint has said how many streams it takes
+        self._first = bytearray()  # what the endpoint said first
+        self.problem: str | None = None  # why it has ended
+        self.greeted: asyncio.Future[None] = self._loop.create_future()
+        """Done once the endpoint has said how many streams it takes, or will not."""
 
     @property
     def has_room(self) -> bool:
-        return self._transport is not None and not self._draining and len(self._streams) < self._limit
+        count = len(self._streams)
+        if self._draining or count >= STREAMS or self._transport is None:
+            return False
+        return count < self._h2.remote_settings.max_concurrent_streams
 
     # The socket
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        spoken = transport.get_extra_info("ssl_object")
+        if spoken is not None and spoken.selected_alpn_protocol() != "h2":
+            self._end(f"{NO_HTTP2}: it did not agree to, over TLS")
+            return
         h2 = self._h2
         h2.initiate_connection()
         h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW, SettingCodes.ENABLE_PUSH: 0})
@@ -202,13 +251,17 @@ class _Connection(asyncio.Protocol):
         self._timer = self._loop.call_later(PING_SECONDS, self._keep_alive)
 
     def data_received(self, data: bytes) -> None:
+        if self.problem is not None:
+            return
+        if len(self._first) < _TYPE_AT + 1:  # h2 would wait for the rest of what an HTTP/1.1 server says
+            self._first += data[:30]
+            if self._first[_TYPE_AT : _TYPE_AT + 1] not in (b"", _SETTINGS_TYPE):
+                self._end(f"{NO_HTTP2}: it answered with {bytes(self._first)!r}")
+                return
         try:
             events = self._h2.receive_data(data)
         except ProtocolError as error:
-            problem = f"the endpoint broke HTTP/2: {error}"
-            if not self.settled and data.startswith(b"HTTP/1"):
-                problem = "the endpoint answered with HTTP/1.1, not with a frame of HTTP/2"
-            self._end(problem)
+            self._end(f"the endpoint broke HTTP/2: {error}")
             return
         handlers = _HANDLERS
         for event in events:
@@ -241,10 +294,8 @@ class _Connection(asyncio.Protocol):
     def _flush(self) -> None:
         self._flushing = False
         transport = self._transport
-        if transport is not None:
-            data = self._h2.data_to_send()
-            if data:
-                transport.write(data)
+        if transport is not None and (data := self._h2.data_to_send()):
+            transport.write(data)
 
     def _keep_alive(self) -> None:
         transport = self._transport
@@ -257,28 +308,30 @@ class _Connection(asyncio.Protocol):
             self.close()
             return
         self._pinged = True
-        self._h2.ping(b"perdure\0")
+        self._h2.ping(_PING)
         self.flush()
         self._timer = self._loop.call_later(PING_SECONDS, self._keep_alive)
 
     def close(self) -> None:
         """Say good-bye; streams that are open are told that there will be no more."""
         if self._transport is not None:
-            try:
-                self._h2.close_connection()
-            except ProtocolError:
-                pass
-            else:
-                self._flush()
+            self._h2.close_connection()
         self._end("the engine has hung up")
 
     def _end(self, problem: str) -> None:
+        if self.problem is not None:
+            return
+        self.problem = problem
         self._draining = True
         if self._timer is not None:
             self._timer.cancel()
+        self._flush()
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.close()
+        if not self.greeted.done():
+            self.greeted.set_exception(ConnectionError(problem))
+            self.greeted.exception()  # whoever was to wait for it may have been cancelled
         streams, self._streams = self._streams, {}
         for stream in streams.values():
             stream.broken(problem)
@@ -297,6 +350,7 @@ class _Connection(asyncio.Protocol):
             *request.headers,
         ]
         h2.send_headers(number, headers)
+        self._draining = self._draining or number > _LAST_NUMBER
         self._streams[number] = stream
         stream.connection, stream.number = self, number
         self.pump(stream)
@@ -307,27 +361,30 @@ class _Connection(asyncio.Protocol):
         if stream.half_closed or self._transport is None or self._paused:
             return
         h2, number, out = self._h2, stream.number, stream.out
-        while out:
-            room = min(h2.local_flow_control_window(number), h2.max_outbound_frame_size)
-            if room <= 0:
-                break
-            piece = bytes(out[:room])
-            del out[:room]
-            h2.send_data(number, piece)
-        if stream.closed and not out:
+        try:
+            while out:
+                room = min(h2.local_flow_control_window(number), h2.max_outbound_frame_size)
+                if room <= 0:
+                    break
+                h2.send_data(number, bytes(out[:room]))
+                del out[:room]
+            if stream.closed and not out:
+                stream.half_closed = True
+                h2.end_stream(number)
+        except ProtocolError:  # h2 has read on: the event that says that the stream is over is yet to be handled
             stream.half_closed = True
-            h2.end_stream(number)
         self.flush()
 
     def reset(self, number: int) -> None:
         """Hang up on one stream."""
         if self._streams.pop(number, None) is not None and self._transport is not None:
-            try:
-                self._h2.reset_stream(number, ErrorCodes.CANCEL)
-            except ProtocolError:  # it is closed already
-                return
-            self.flush()
+            self._reset(number, ErrorCodes.CANCEL)
             self._freed()
+
+    def _reset(self, number: int, code: ErrorCodes) -> None:
+        with contextlib.suppress(ProtocolError):  # it is closed already
+            self._h2.reset_stream(number, code)
+            self.flush()
 
     def _freed(self) -> None:
         self._used_at = self._loop.time()
@@ -351,19 +408,25 @@ class _Connection(asyncio.Protocol):
         stream = self._streams.get(event.stream_id)
         if stream is not None:
             headers: dict[str, str] = {}
-            for name, value in cast("list[tuple[str, str]]", event.headers):
-                headers.setdefault(name, value)
+            for name, value in event.headers:
+                headers.setdefault(name.decode("utf-8", "replace"), value.decode("utf-8", "replace"))
             stream.sent = None
-            stream.head(headers)
+            try:
+                stream.head(headers)
+            except Exception as error:
+                self._failed(stream, error)
 
     def _on_data(self, event: DataReceived) -> None:
         stream = self._streams.get(event.stream_id)
         size = event.flow_controlled_length
         if stream is None or stream.listener is None:
-            self._h2.acknowledge_received_data(size, event.stream_id)
+            self._acknowledge(event.stream_id, size)
             return
         listener = stream.listener
-        listener.data(event.data)
+        try:
+            listener.data(event.data)
+        except Exception as error:
+            self._failed(stream, error)
         if listener.congested:
             self._loop.call_later(CONGESTION_SECONDS, self._when_stored, listener, event.stream_id, size)
         else:
@@ -379,10 +442,13 @@ class _Connection(asyncio.Protocol):
         stream = self._streams.pop(event.stream_id, None)
         if stream is not None:
             if not stream.half_closed and self._transport is not None:  # nothing more of it is of use
-                self._h2.reset_stream(event.stream_id, ErrorCodes.NO_ERROR)
+                self._reset(event.stream_id, ErrorCodes.NO_ERROR)
             stream.half_closed = True
             stream.connection = None
-            stream.end()
+            try:
+                stream.end()
+            except Exception as error:
+                self._failed(stream, error)
             self._freed()
 
     def _on_reset(self, event: StreamReset) -> None:
@@ -404,12 +470,22 @@ class _Connection(asyncio.Protocol):
             stream.connection = None
             stream.again(f"the endpoint closes its connections: {_name_of(event.error_code)}")
         if not self._streams:
-            self._end("the endpoint closed the connection")
+            self._end(f"the endpoint closed the connection: {_name_of(event.error_code)}")
+        else:  # one that does not keep its word either closes the connection on this
+            self._h2.ping(_PING)
+
+    def _failed(self, stream: "_Stream", error: Exception) -> None:
+        """A bug in what hears one stream ends that stream, not all that share its connection."""
+        _log.error("a stream broke: %r", error, exc_info=error)
+        if self._streams.pop(stream.number, None) is not None:
+            self._reset(stream.number, ErrorCodes.CANCEL)
+        stream.broken(f"the engine failed: {error!r}")
 
     def _on_settings(self, event: RemoteSettingsChanged) -> None:
-        self.settled = True
-        self._limit = min(STREAMS, self._h2.remote_settings.max_concurrent_streams)
-        self._origin.room()
+        if not self.greeted.done():
+            self.greeted.set_result(None)
+        else:
+            self._origin.room()
 
     def _on_window(self, event: WindowUpdated) -> None:
         if event.stream_id:

@@ -25,6 +25,7 @@ from perdure.protocol.frames import FRAME_LIMIT, MESSAGE_TOO_LARGE
 from perdure.transports.base import Receive
 
 __all__ = [
+    "NO_HTTP2",
     "Answer",
     "ByteStream",
     "Clock",
@@ -39,6 +40,8 @@ __all__ = [
 
 DRAIN_MS = 5_000  # how long an endpoint may take to end its response after its last message
 QUIET_MS = 1_000  # silence after which a handler with no step running is taken to wait
+NO_HTTP2 = "the endpoint does not speak HTTP/2"
+"""How a problem begins that HTTP/1.1 may not have."""
 SLOW_READER_BYTES = 64 << 20  # unsent bytes at which an endpoint that does not read is given up
 
 _REASONS = {413: "RT0019", 415: "RT0015", 429: "RT0023", 503: "RT0023", 502: "RT0010", 504: "RT0010"}
@@ -218,6 +221,7 @@ class RemoteDuplex:
         "_gone",
         "_info",
         "_input_closed",
+        "_over",
         "_quiet",
         "_receive",
         "_remote",
@@ -240,6 +244,7 @@ class RemoteDuplex:
         self._timer: Timer | None = None
         self._input_closed = False
         self._quiet = False
+        self._over = False  # the last message was said; the response has yet to end
         self._gone = False
         self._active_at = 0
         self.sdk: str | None = None
@@ -283,19 +288,18 @@ class RemoteDuplex:
             self._fail(f"the endpoint has not read {stream.unsent} bytes that were sent to it", "RT0010")
 
     def close_input(self) -> None:
-        if not self._input_closed and self._stream is not None:
+        if not self._input_closed and not self._gone and self._stream is not None:
             self._input_closed = True
             self._active_at = self._remote.clock.now_ms()
             self._stream.close()
+            self._watch()
 
     def drain(self) -> bool:
         return self._gone or not self._end.running
 
     def abort(self) -> None:
         self._gone = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._cancel_timer()
         if self._stream is not None:
             self._stream.abort()
 
@@ -333,8 +337,7 @@ class RemoteDuplex:
                     return
         except RemoteProtocolError as error:
             self._fail(error.message, "RT0003" if error.code == MESSAGE_TOO_LARGE else "RT0012")
-            return
-        if end.ended:
+        if end.ended and not self._over:
             self._wait_for_the_end()
 
     def end(self) -> None:
@@ -364,9 +367,11 @@ class RemoteDuplex:
 
     def _wait_for_the_end(self) -> None:
         """Some servers drop a response whose request is not over: the request ends first, then the response has to."""
+        self._over = True
         self.close_input()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._cancel_timer()
+        if self._gone:
+            return
         clock = self._remote.clock
         self._timer = clock.call_at(clock.now_ms() + DRAIN_MS, self.abort)
 
@@ -374,10 +379,20 @@ class RemoteDuplex:
 
     def _active(self) -> None:
         self._active_at = self._remote.clock.now_ms()
-        self._quiet = False
+        if self._quiet:
+            self._quiet = False
+            self._watch()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _watch(self) -> None:
         """Look again when silence would have lasted too long, if it lasts; one timer, however much is said."""
+        self._cancel_timer()
+        if self._gone or self._end.ended:
+            return
         clock, info = self._remote.clock, self._info
         patience_ms = info.abort_timeout_ms if self._input_closed else info.inactivity_timeout_ms
         if not self._input_closed and not self._quiet:

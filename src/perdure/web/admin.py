@@ -12,7 +12,6 @@ verbs and statuses are those of restate-server 1.7, except what is ours:
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -132,8 +131,12 @@ class Admin:
             logger.exception("%s %s failed", request.method, request.path)
             message = "internal error; the server's log says more"
             response = json_response(500, {"message": message, "restate_code": None})
-        with contextlib.suppress(asyncio.CancelledError):  # its caller has left
+        try:
             await respond(send, response)
+        except asyncio.CancelledError:
+            return  # its caller has left
+        except RequestError as error:  # too late for an answer: what was sent is cut off
+            logger.warning("%s %s was cut off: %s", request.method, request.path, error.message)
 
     async def _answer(self, request: Request) -> Response:
         segments = request.parse_path().split("/")[1:]

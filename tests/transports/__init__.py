@@ -1,0 +1,1 @@
+"""Ways to handlers elsewhere, over real sockets where there are any."""
