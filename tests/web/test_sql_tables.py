@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from perdure.core import tables as t
+from perdure.model.ids import IN_PROCESS
 from perdure.sql.facts import Facts
 from perdure.sql.schemas import ALWAYS_EMPTY, SCHEMAS
 from perdure.sql.session import QueryError, execute
@@ -314,8 +315,8 @@ def test_promises(world: World) -> None:
 
 def test_services(world: World) -> None:
     assert world.rows("SELECT * FROM sys_service WHERE name IN ('Signup', 'Counter') ORDER BY name") == [
-        {"name": "Counter", "revision": 1, "public": True, "ty": "virtual_object"},
-        {"name": "Signup", "revision": 1, "public": True, "ty": "workflow"},
+        {"name": "Counter", "revision": 1, "public": True, "ty": "virtual_object", "deployment_id": IN_PROCESS},
+        {"name": "Signup", "revision": 1, "public": True, "ty": "workflow", "deployment_id": IN_PROCESS},
     ]
     assert world.rows("SELECT * FROM sys_deployment") == []
 

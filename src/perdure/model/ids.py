@@ -19,6 +19,7 @@ from perdure.errors import Invalid
 __all__ = [
     "CANCEL_SIGNAL",
     "FIRST_AWAKEABLE_SIGNAL",
+    "IN_PROCESS",
     "InvocationId",
     "awakeable_id",
     "deployment_id",
@@ -86,6 +87,10 @@ def parse_invocation_id(text: str) -> InvocationId:
 def deployment_id(raw: bytes) -> str:
     """16 raw bytes of a ULID -> `dp_1...`."""
     return "dp_1" + _base62(raw)
+
+
+IN_PROCESS = deployment_id(bytes(16))
+"""What stands for a deployment where a service is served by this process: well-formed, and nobody else's."""
 
 
 def awakeable_id(invocation: bytes, signal: int) -> str:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from perdure.errors import NotFound, RequestError
 from perdure.model.deployments import Deployment, Endpoint, HttpEndpoint, LambdaEndpoint, ProtocolMode, Revision
+from perdure.model.ids import IN_PROCESS
 from perdure.model.services import ServiceInfo
 from perdure.protocol import versions
 from perdure.protocol.manifest import Manifest, ManifestError, read_manifest
@@ -137,6 +138,9 @@ def _bad_status(endpoint: Endpoint, answer: Answer) -> DeploymentError:
     return DeploymentError(f"{endpoint.address}/discover answered with status {answer.status}{hint}", "META0003")
 
 
+_IN_PROCESS = HttpEndpoint("http://in-process")
+
+
 class Deployments:
     """The deployments of a node. One change at a time: revisions are counted."""
 
@@ -146,6 +150,18 @@ class Deployments:
 
     def all(self) -> list[Deployment]:
         return self._node.registry.deployments()
+
+    def shown(self) -> list[Deployment]:
+        """The deployments; what this process serves is shown as one, for clients that look every service's up."""
+        here = self._node.registry.here()
+        if not here:
+            return self.all()
+        revisions = {info.name: Revision(1, info) for info in here}
+        endpoint, mode, oldest, newest = _IN_PROCESS, ProtocolMode.BIDI_STREAM, versions.OLDEST, versions.NEWEST
+        return [
+            Deployment(IN_PROCESS, endpoint, mode, oldest, newest, self._node.started_at, revisions),
+            *self.all(),
+        ]
 
     def get(self, id: str) -> Deployment:
         """Raises `NotFound`."""
@@ -225,8 +241,8 @@ class Deployments:
         return next((each for each in self.all() if each.endpoint.address == endpoint.address), None)
 
     def _next_revision(self, service: str) -> int:
-        latest = self._node.registry.latest(service)
-        return 1 if latest is None else latest[1].number + 1
+        numbers = [each.revisions[service].number for each in self.all() if service in each.revisions]
+        return max(numbers, default=0) + 1
 
     def _kept_revision(self, known: Deployment, info: ServiceInfo) -> Revision:
         before = known.revisions.get(info.name)

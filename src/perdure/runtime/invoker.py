@@ -343,6 +343,8 @@ class Invoker:
         environment, attempt = self._environment, live.attempt
         if attempt.ended:
             return  # it was refused and will hear of it, or is gone
+        if live.route.deployment is not None and live.key in self._idle and type(message) is not AwaitingOn:
+            self._no_longer_idle(live)  # elsewhere it may have been silent only
         command = attempt.receive(message, environment.clock.now_ms(), environment.chance())
         if command is not None:
             if live.pin and type(command) in WRITES:

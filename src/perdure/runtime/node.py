@@ -71,6 +71,7 @@ class Node:
         self.chance = chance
         self._entropy = entropy
         self._when_failed = failed
+        self.started_at = self.clock.now_ms()
         self.remote = remote
         self.invoker = Invoker(self, registry, transport, attempt_limit, remote, remote_attempt_limit, newest_version)
         self.courier = Courier(self.clock, self.submit)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from perdure.errors import NotFound
 from perdure.model.deployments import Deployment, Revision
+from perdure.model.ids import IN_PROCESS
 from perdure.model.invocation import Retention, Target
 from perdure.model.services import HandlerInfo, HandlerKind, ServiceInfo
 
@@ -63,6 +64,19 @@ class Registry:
     def latest(self, service: str) -> tuple[Deployment, Revision] | None:
         """Where a service is served elsewhere, and as what; None if only here or nowhere."""
         return self._latest.get(service)
+
+    def here(self) -> list[ServiceInfo]:
+        """What this process serves."""
+        apps = [each for each in self._deployments.values() if not each.stored]
+        elsewhere = [revision.info for each in apps for revision in each.revisions.values()]
+        return [*self._local.values(), *elsewhere]
+
+    def whereabouts(self, service: str) -> tuple[str, int]:
+        """The id of the deployment that new invocations of a service go to, and the service's revision there."""
+        latest = self._latest.get(service)
+        if service in self._local or latest is None or not latest[0].stored:
+            return IN_PROCESS, 1
+        return latest[0].id, latest[1].number
 
     # Services
 

@@ -244,7 +244,7 @@ class RemoteDuplex:
         self._timer: Timer | None = None
         self._input_closed = False
         self._quiet = False
-        self._over = False  # the last message was said; the response has yet to end
+        self._over = False  # the last message was said, or the attempt has failed
         self._gone = False
         self._active_at = 0
         self.sdk: str | None = None
@@ -332,32 +332,34 @@ class RemoteDuplex:
                     continue
                 if isinstance(message, Error):
                     message = _with_reason(message)
+                if end.ended:
+                    self._over = True
                 receive(message)
                 if self._gone:
                     return
+                if self._over:
+                    self._wait_for_the_end()
         except RemoteProtocolError as error:
             self._fail(error.message, "RT0003" if error.code == MESSAGE_TOO_LARGE else "RT0012")
-        if end.ended and not self._over:
-            self._wait_for_the_end()
 
     def end(self) -> None:
         self._stream = None
-        if not self._end.ended and not self._gone:
+        if not self._over and not self._gone:
             self._fail("the connection was ended before the last message", "RT0010")
         else:
             self.abort()
 
     def broken(self, problem: str) -> None:
         self._stream = None
-        if not self._end.ended and not self._gone:
+        if not self._over and not self._gone:
             self._fail(problem, "RT0010")
         else:
             self.abort()
 
     def _fail(self, problem: str, reason: str, delay_ms: int | None = None) -> None:
-        if self._gone or self._end.ended:
+        if self._gone or self._over:
             return
-        self._end.ended = True
+        self._over = True
         where = f"{self._deployment.endpoint.address}{self._request.path}"
         failure = AttemptFailure(
             f"[{reason}] {where}: {problem}", 500, self._remote.clock.now_ms(), restate_code=reason
@@ -367,11 +369,8 @@ class RemoteDuplex:
 
     def _wait_for_the_end(self) -> None:
         """Some servers drop a response whose request is not over: the request ends first, then the response has to."""
-        self._over = True
         self.close_input()
         self._cancel_timer()
-        if self._gone:
-            return
         clock = self._remote.clock
         self._timer = clock.call_at(clock.now_ms() + DRAIN_MS, self.abort)
 
@@ -391,7 +390,7 @@ class RemoteDuplex:
     def _watch(self) -> None:
         """Look again when silence would have lasted too long, if it lasts; one timer, however much is said."""
         self._cancel_timer()
-        if self._gone or self._end.ended:
+        if self._gone or self._over:
             return
         clock, info = self._remote.clock, self._info
         patience_ms = info.abort_timeout_ms if self._input_closed else info.inactivity_timeout_ms
@@ -400,7 +399,7 @@ class RemoteDuplex:
         self._timer = clock.call_at(self._active_at + patience_ms, self._look)
 
     def _look(self) -> None:
-        if self._gone or self._end.ended:
+        if self._gone or self._over:
             return
         silence_ms = self._remote.clock.now_ms() - self._active_at
         info = self._info

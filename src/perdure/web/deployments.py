@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from perdure.errors import Invalid, NotFound
-from perdure.model.deployments import Deployment, HttpEndpoint, LambdaEndpoint, ProtocolMode, Revision
+from perdure.model.deployments import Deployment, HttpEndpoint, LambdaEndpoint, ProtocolMode
 from perdure.model.services import HandlerInfo, HandlerKind, RetryPolicy, ServiceInfo, ServiceKind
 from perdure.runtime.deployments import DeploymentError, Deployments, Registration, Update
 from perdure.runtime.registry import Registry
@@ -98,7 +98,7 @@ class DeploymentRoutes:
     # Deployments
 
     async def _list(self, request: Request) -> Response:
-        listed = [_deployment(each, detailed=False) for each in self._deployments.all()]
+        listed = [_deployment(each, detailed=False) for each in self._deployments.shown()]
         return json_response(200, {"deployments": listed})
 
     async def _register(self, request: Request) -> Response:
@@ -121,7 +121,7 @@ class DeploymentRoutes:
             raise DeploymentError(f"{endpoint.address} is registered as {deployment.id}", "META0004", 409)
         answer = {
             "id": deployment.id,
-            "services": [_service(each.info, deployment.id, each) for each in deployment.revisions.values()],
+            "services": [_service(each.info, deployment.id, each.number) for each in deployment.revisions.values()],
             "min_protocol_version": deployment.oldest,
             "max_protocol_version": deployment.newest,
             "sdk_version": deployment.sdk,
@@ -129,7 +129,8 @@ class DeploymentRoutes:
         return json_response(status, answer, (b"location", f"deployments/{deployment.id}".encode()))
 
     async def _show(self, request: Request, id: str) -> Response:
-        return json_response(200, _deployment(self._deployments.get(id), detailed=True))
+        found = next((each for each in self._deployments.shown() if each.id == id), None) or self._deployments.get(id)
+        return json_response(200, _deployment(found, detailed=True))
 
     async def _update(self, request: Request, id: str) -> Response:
         body = await read_json(request, _UpdateBody, self._size_limit)
@@ -193,10 +194,7 @@ class DeploymentRoutes:
         return found
 
     def _described(self, info: ServiceInfo) -> dict[str, Any]:
-        latest = self._registry.latest(info.name)
-        if latest is None:
-            return _service(info, "", Revision(1, info))
-        return _service(info, latest[0].id, latest[1])
+        return _service(info, *self._registry.whereabouts(info.name))
 
 
 _DURATIONS: Final = {
@@ -257,7 +255,7 @@ def _deployment(deployment: Deployment, *, detailed: bool) -> dict[str, Any]:
     endpoint = deployment.endpoint
     services: list[Any] = [{"name": name, "revision": each.number} for name, each in deployment.revisions.items()]
     if detailed:
-        services = [_service(each.info, deployment.id, each) for each in deployment.revisions.values()]
+        services = [_service(each.info, deployment.id, each.number) for each in deployment.revisions.values()]
     if isinstance(endpoint, LambdaEndpoint):
         where = {
             "arn": endpoint.arn,
@@ -286,7 +284,7 @@ def _deployment(deployment: Deployment, *, detailed: bool) -> dict[str, Any]:
     )
 
 
-def _service(info: ServiceInfo, deployment_id: str, revision: Revision) -> dict[str, Any]:
+def _service(info: ServiceInfo, deployment_id: str, revision: int) -> dict[str, Any]:
     handlers = list(info.handlers.values())
     some = handlers[0] if handlers else HandlerInfo(info.name, "", HandlerKind.PLAIN)
     workflow = next((each for each in handlers if each.kind is HandlerKind.WORKFLOW), None)
@@ -296,7 +294,7 @@ def _service(info: ServiceInfo, deployment_id: str, revision: Revision) -> dict[
             "ty": _KIND[info.kind],
             "handlers": [_handler(each) for each in handlers],
             "deployment_id": deployment_id,
-            "revision": revision.number,
+            "revision": revision,
             "public": any(not each.private for each in handlers),
             "idempotency_retention": format_duration(some.idempotency_retention_ms),
             "workflow_completion_retention": None

@@ -78,9 +78,7 @@ def facts_of(node: "Node") -> Facts:
     registry = node.registry
     services: list[ServiceFacts] = []
     for info in registry.services():
-        latest = registry.latest(info.name)
-        here = latest is None or latest[1].info is not info or not latest[0].stored
-        deployment, revision = (None, 1) if here or latest is None else (latest[0].id, latest[1].number)
+        deployment, revision = registry.whereabouts(info.name)
         public = any(not handler.private for handler in info.handlers.values())
         services.append(ServiceFacts(info.name, info.kind.value.lower(), revision, public, deployment))
     deployments = [
