@@ -27,7 +27,17 @@ def perdure(*arguments: str, cwd: Path = ROOT, env: dict[str, str] | None = None
 @contextlib.contextmanager
 def serving(data_dir: Path, *arguments: str, app: str = "tests.cli.served:app") -> Iterator[Served]:
     """A server on free ports that is ready; killed at the end if it still runs."""
-    command = [*COMMAND, "serve", app, "--data-dir", str(data_dir), "--ingress-port", "0", "--admin-port", "0"]
+    command = [
+        *COMMAND,
+        "serve",
+        *([app] if app else []),
+        "--data-dir",
+        str(data_dir),
+        "--ingress-port",
+        "0",
+        "--admin-port",
+        "0",
+    ]
     process = subprocess.Popen(
         [*command, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -10,7 +10,7 @@ from tests.conformance.builds import BUILDS
 from tests.conformance.deployed import Deployed, Stack
 from tests.conformance.endpoints import BIDI, REQUEST_RESPONSE, SDKS, SMALL
 from tests.conformance.install import node_modules, peers_python, restate_server
-from tests.conformance.servers import SERVERS
+from tests.conformance.servers import SERVERS, VERSIONED
 from tests.conformance.witness import Witness
 
 MODES = (BIDI, REQUEST_RESPONSE)
@@ -26,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "both_modes: run in request/response mode too")
     config.addinivalue_line("markers", "sdks(*names): only the SDKs that have what the case needs")
+    config.addinivalue_line("markers", "since(version): needs this version of the protocol")
     config.addinivalue_line("markers", "small: one of the few cases that are run with every SDK")
 
 
@@ -61,12 +62,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     servers = _chosen(metafunc.config, "--conformance-server", SERVERS)
     sdks = _buildable(metafunc.config, _chosen(metafunc.config, "--conformance-sdk", SDKS))
-    pairs = [(server, sdk) for server in servers for sdk in sdks if _can(metafunc, sdk)]
+    pairs = [(server, sdk) for server in servers for sdk in sdks if _can(metafunc, sdk) and _speak(metafunc, server, sdk)]
     ids = [f"{server}-{sdk}" for server, sdk in pairs]
     metafunc.parametrize("stack", pairs, ids=ids, indirect=True, scope="session")
     if "mode" in metafunc.fixturenames:
         modes = MODES if next(metafunc.definition.iter_markers("both_modes"), None) else (BIDI,)
         metafunc.parametrize("mode", modes, scope="session")
+
+
+def _speak(metafunc: pytest.Metafunc, server: str, sdk: str) -> bool:
+    """Other versions of the protocol are tested with one SDK, and with what is in them."""
+    if server not in VERSIONED:
+        return True
+    needed = next(metafunc.definition.iter_markers("since"), None)
+    return sdk == "python" and (needed is None or VERSIONED[server] >= needed.args[0])
 
 
 def _pair(item: pytest.Item) -> tuple[str, str] | None:

@@ -3,6 +3,7 @@
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.conformance.install import restate_server
@@ -61,10 +62,23 @@ class RestateServer(Server):
 
 
 class PerdureServer(Server):
+    """`version`, if given, is the newest version of the service protocol that it speaks."""
+
+    def __init__(self, directory: Path, version: int | None = None) -> None:
+        super().__init__(directory)
+        self._version = version
+
     def _command(self) -> tuple[Sequence[str | Path], Mapping[str, str]]:
         command: list[str | Path] = [sys.executable, "-m", "perdure", "serve", "--data-dir", self.directory / "data"]
         ports = ["--ingress-port", str(self.ingress), "--admin-port", str(self.admin)]
-        return [*command, *ports, "--host", "127.0.0.1"], {}
+        env = {} if self._version is None else {"PERDURE_PROTOCOL_VERSION": str(self._version)}
+        return [*command, *ports, "--host", "127.0.0.1"], env
 
 
-SERVERS: dict[str, Callable[[Path], Server]] = {"restate": RestateServer, "perdure": PerdureServer}
+SERVERS: dict[str, Callable[[Path], Server]] = {
+    "restate": RestateServer,
+    "perdure": PerdureServer,
+    "perdure-v5": partial(PerdureServer, version=5),
+    "perdure-v7": partial(PerdureServer, version=7),
+}
+VERSIONED = {"perdure-v5": 5, "perdure-v7": 7}  # the newest version each speaks, other than by default

@@ -23,6 +23,7 @@ def test_a_terminal_error_is_the_answer(on: Deployed, witness: Witness, key: str
     assert witness.count(key) == 1
 
 
+@pytest.mark.since(6)
 def test_metadata_of_a_terminal_error(on: Deployed, key: str) -> None:
     command = {"witness": key, "code": 400, "message": "no", "metadata": {"why": "so", "since": "today"}}
     answer = on.call("Failing/terminal", command)
@@ -37,6 +38,7 @@ def test_a_code_that_is_no_http_status(on: Deployed, key: str) -> None:
 
 
 @pytest.mark.both_modes
+@pytest.mark.since(6)
 def test_a_caller_sees_the_terminal_error_of_its_callee(on: Deployed, key: str) -> None:
     failure = {"witness": key, "code": 403, "message": "not you", "metadata": {"who": "you"}}
     command = {"service": on.name("Failing"), "handler": "terminal", "value": failure}

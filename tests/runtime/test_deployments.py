@@ -12,6 +12,7 @@ from perdure.assembly import LocalNode, assemble
 from perdure.errors import NotFound
 from perdure.model.deployments import AsgiEndpoint, Deployment, HttpEndpoint, LambdaEndpoint, ProtocolMode, Revision
 from perdure.model.entries import Signal, Value
+from perdure.model.ids import InvocationId
 from perdure.model.services import HandlerKind, ServiceInfo, ServiceKind
 from perdure.runtime import deployments as module
 from perdure.runtime.deployments import DeploymentError, Deployments, Registration, Update
@@ -339,7 +340,7 @@ async def test_deployments_outlive_the_process(partitions: int, tmp_path: Path) 
     async with running(world, stores()) as node:
         deployment = await register(Deployments(node), ONE)
         target = node.registry.target("Greeter", "wait", None)
-        sent = [(await node.send(target, b"")).id for _ in range(10)]
+        sent = [InvocationId((await node.send(target, b"")).id) for _ in range(10)]
     asked = len(world.asked)
     world.began.clear()
     async with running(world, stores()) as node:

@@ -67,7 +67,7 @@ class Place:
         return (await self.deployments.register(Registration(at(address), **options)))[0].id
 
     async def send(self, handler: str) -> InvocationId:
-        return (await self.node.send(self.node.registry.target("Greeter", handler, None), b"")).id
+        return InvocationId((await self.node.send(self.node.registry.target("Greeter", handler, None), b"")).id)
 
     async def status(self, id: InvocationId) -> Any:
         described: Any = await self.node.describe(id)
@@ -89,7 +89,7 @@ class Place:
     async def suspended(self, id: InvocationId) -> None:
         """Wait until it is."""
         async with asyncio.timeout(5):
-            while not isinstance(await self.status(id), Suspended):
+            while not isinstance(await self.status(id), Suspended):  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
 
     async def result(self, id: InvocationId) -> Any:

@@ -42,6 +42,12 @@ def serve(
         int | None,
         typer.Option(help="How many parts the work is cut into, when the data directory is made. [default: 1]"),
     ] = None,
+    identity_key: Annotated[
+        str | None,
+        typer.Option(
+            help="The private key (PEM, Ed25519) that signs requests to endpoints. [default: made in DATA_DIR]"
+        ),
+    ] = None,
 ) -> None:
     """Serve the handlers of apps in this process, and of whatever is registered with `perdure deployments register`.
 
@@ -59,6 +65,7 @@ def serve(
             "ingress_port": ingress_port,
             "admin_port": admin_port,
             "partitions": partitions,
+            "identity_key": identity_key,
         }
     )
     _log_to_stderr()

@@ -96,17 +96,14 @@ class EngineEnd:
             return proposal
         if kind == w.AWAITING_ON and self._version >= versions.AWAIT_TREES:
             return w.decode_awaiting_on(frame.payload)
-        last: control.FromHandler
-        if kind == w.END:
-            last = control.End()
-        elif kind == w.SUSPENSION:
-            last = w.decode_suspension(frame.payload, self.seen)
-        elif kind == w.ERROR:
-            last = w.decode_error(frame.payload, at)
-        else:
-            raise RemoteProtocolError(f"message type {kind:#06x} is none that a handler may send")
         self.ended = True
-        return last
+        if kind == w.END:
+            return control.End()
+        if kind == w.SUSPENSION:
+            return w.decode_suspension(frame.payload, self.seen)
+        if kind == w.ERROR:
+            return w.decode_error(frame.payload, at)
+        raise RemoteProtocolError(f"message type {kind:#06x} is none that a handler may send")
 
 
 class HandlerEnd:

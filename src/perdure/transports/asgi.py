@@ -40,7 +40,10 @@ class AsgiConnector:
         collector = Collector(f"{endpoint.address}{request.path}")
         stream = self.open(endpoint, request, collector)
         stream.close()
-        return await collector.answer(FETCH_SECONDS)
+        try:
+            return await collector.answer(FETCH_SECONDS)
+        finally:
+            stream.abort()
 
     async def close(self) -> None:
         for task in list(self._running):
@@ -145,6 +148,7 @@ class _AsgiStream:
             if not message.get("more_body", False):
                 self._ended = True
                 if self._listener is not None:
+                    self._listener = None
                     listener.end()
             while listener.congested:  # noqa: ASYNC110  # rare, and nobody could set an event for it
                 await asyncio.sleep(CONGESTION_SECONDS)

@@ -88,7 +88,7 @@ class _Exchange:
         self._body += data
 
     def close(self) -> None:
-        if self._task is None:
+        if self._task is None and self._listener is not None:
             self._task = self._connector.run(self)
 
     def abort(self) -> None:

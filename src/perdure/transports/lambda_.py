@@ -5,8 +5,10 @@ Needs `perdure[lambda]` (boto3), which finds credentials and region as it does e
 
 import asyncio
 import base64
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
@@ -20,6 +22,9 @@ THREADS = 64
 """How many calls go on at once."""
 COMPRESS_BYTES = 3 << 20
 """A body from here on is compressed where the function can read that: a payload may have 6 MiB."""
+MARGIN_SECONDS = 300
+"""How long before the credentials of a role expire they are asked for anew."""
+_THROTTLED = 429
 
 
 class _Reply(msgspec.Struct, rename="camel"):
@@ -43,7 +48,7 @@ class LambdaConnector:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(THREADS, "perdure-lambda")
-        self._clients: dict[tuple[str, str | None], Any] = {}
+        self._clients: dict[tuple[str, str | None], tuple[Any, float]] = {}  # and until when each is good
         self._running: set[asyncio.Task[None]] = set()
 
     def open(self, endpoint: Endpoint, request: Request, listener: Listener) -> "_LambdaStream":
@@ -78,6 +83,10 @@ class LambdaConnector:
         except ConnectionError:
             raise
         except Exception as error:  # botocore has a class for each mishap, made when it is first met
+            facts = getattr(error, "response", {}).get("ResponseMetadata", {})
+            if facts.get("HTTPStatusCode") == _THROTTLED:
+                wait = facts.get("HTTPHeaders", {}).get("retry-after")
+                return Answer(_THROTTLED, {} if wait is None else {"retry-after": wait}, b"")
             raise ConnectionError(f"{endpoint.arn}: {type(error).__name__}: {error}") from error
         if answer.get("FunctionError"):
             raise ConnectionError(f"{endpoint.arn}: the function failed: {text[:1000].decode(errors='replace')}")
@@ -85,9 +94,10 @@ class LambdaConnector:
 
     def _client(self, endpoint: LambdaEndpoint) -> Any:
         key = (region_of(endpoint.arn) or "", endpoint.assume_role_arn)
-        client = self._clients.get(key)
-        if client is None:
-            client = self._clients[key] = _make_client(*key)
+        client, until = self._clients.get(key, (None, 0.0))
+        if time.monotonic() >= until:
+            client, lifetime = _make_client(*key)
+            self._clients[key] = (client, time.monotonic() + lifetime - MARGIN_SECONDS)
         return client
 
     def begin(self, stream: "_LambdaStream") -> "asyncio.Task[None]":
@@ -103,7 +113,8 @@ class LambdaConnector:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _make_client(region: str, role: str | None) -> Any:
+def _make_client(region: str, role: str | None) -> tuple[Any, float]:
+    """A client, and for how many seconds it is good."""
     try:
         import boto3  # type: ignore[import-untyped,import-not-found,unused-ignore]
         from botocore.config import Config  # type: ignore[import-untyped,import-not-found,unused-ignore]
@@ -112,15 +123,19 @@ def _make_client(region: str, role: str | None) -> Any:
     # The partition repeats what fails; boto must not, for its repetitions would be seen by nobody.
     config = Config(retries={"total_max_attempts": 1}, read_timeout=900, max_pool_connections=THREADS)
     session = boto3.session.Session(region_name=region)
+    lifetime = float("inf")
     if role is not None:
-        credentials = session.client("sts").assume_role(RoleArn=role, RoleSessionName="perdure")["Credentials"]
+        answer = session.client("sts").assume_role(RoleArn=role, RoleSessionName="perdure")
+        credentials = answer["Credentials"]
+        asked = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        lifetime = (credentials["Expiration"] - asked).total_seconds()
         session = boto3.session.Session(
             region_name=region,
             aws_access_key_id=credentials["AccessKeyId"],
             aws_secret_access_key=credentials["SecretAccessKey"],
             aws_session_token=credentials["SessionToken"],
         )
-    return session.client("lambda", config=config)
+    return session.client("lambda", config=config), lifetime
 
 
 def _answer(endpoint: LambdaEndpoint, text: bytes) -> Answer:
@@ -133,7 +148,11 @@ def _answer(endpoint: LambdaEndpoint, text: bytes) -> Answer:
         raise ConnectionError(f"{endpoint.arn}: the answer is not that of an endpoint: {error}") from None
     headers = {name.lower(): value for name, value in (reply.headers or {}).items()}
     if headers.get("content-encoding") == "zstd":
-        body = _zstd().ZstdDecompressor().decompressobj().decompress(body)
+        zstd = _zstd()
+        try:
+            body = zstd.ZstdDecompressor().decompressobj().decompress(body)
+        except zstd.ZstdError as error:
+            raise ConnectionError(f"{endpoint.arn}: the answer is not that of an endpoint: {error}") from None
     return Answer(reply.status_code, headers, body)
 
 
@@ -165,7 +184,7 @@ class _LambdaStream:
         self._body += data
 
     def close(self) -> None:
-        if self._task is None:
+        if self._task is None and self._listener is not None:
             self._task = self._connector.begin(self)
 
     def abort(self) -> None:

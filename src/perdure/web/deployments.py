@@ -216,7 +216,8 @@ def _endpoint(
         raise Invalid("uri and arn can't both be given")
     if arn is not None:
         parts = arn.split(":")
-        if len(parts) != 8 or parts[0] != "arn" or parts[2] != "lambda" or not all(parts):
+        known = [parts[0], *parts[2:3], *parts[5:6]]
+        if len(parts) != 8 or known != ["arn", "lambda", "function"] or not all(parts):
             raise Invalid(
                 f"arn: {arn!r} has to name a version or an alias: arn:aws:lambda:REGION:ACCOUNT:function:NAME:VERSION"
             )
@@ -230,6 +231,8 @@ def _endpoint(
         valid = False
     if not valid:
         raise Malformed(f"uri: {uri!r} has to be absolute, http:// or https://, with a host")
+    if not (uri.isascii() and uri.isprintable()) or " " in uri:  # the parser passes over some of them
+        raise Malformed(f"uri: {uri!r} has characters that have to be percent-encoded")
     if parsed.query or parsed.fragment or parsed.username or parsed.password:
         raise Invalid("uri: no query, fragment, user or password may be in it; put secrets into additional_headers")
     return HttpEndpoint(uri.rstrip("/"), "1.1" if http_11 else "2")
