@@ -62,7 +62,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     servers = _chosen(metafunc.config, "--conformance-server", SERVERS)
     sdks = _buildable(metafunc.config, _chosen(metafunc.config, "--conformance-sdk", SDKS))
-    pairs = [(server, sdk) for server in servers for sdk in sdks if _can(metafunc, sdk) and _speak(metafunc, server, sdk)]
+    able = [sdk for sdk in sdks if _can(metafunc, sdk)]
+    pairs = [(server, sdk) for server in servers for sdk in able if _speak(metafunc, server, sdk)]
     ids = [f"{server}-{sdk}" for server, sdk in pairs]
     metafunc.parametrize("stack", pairs, ids=ids, indirect=True, scope="session")
     if "mode" in metafunc.fixturenames:

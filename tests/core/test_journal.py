@@ -4,14 +4,15 @@ from collections.abc import Callable
 
 import pytest
 
+from perdure.core import journal
 from perdure.core.journal import resolve_target
 from perdure.core.tables import PROMISE, STATE, TIMER, TimerKind
 from perdure.errors import Invalid
 from perdure.model import commands as c
 from perdure.model import entries as e
-from perdure.model.actions import SetTimer
+from perdure.model.actions import AbortAttempt, SetTimer
 from perdure.model.ids import awakeable_id, idempotent_uuid, invocation_id, partition_key_of, workflow_uuid
-from perdure.model.invocation import Promise, Retention, Waiter
+from perdure.model.invocation import Paused, Promise, Retention, Waiter
 from tests.core.invariants import check
 from tests.core.world import AT, KEPT, TOKEN, World, text, value
 
@@ -292,3 +293,19 @@ def test_an_idempotent_call_is_found_again_by_its_names() -> None:
     world.append(asker, e.AttachInvocation(target, 1))
     world.end(id)
     assert answer(world, asker) == value("out")
+
+
+def test_a_journal_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "JOURNAL_LIMIT", 4)
+    world = World()
+    id = world.invoke()
+    for completion_id in (1, 2, 3):
+        world.append(id, e.Run(completion_id, "step"))
+    assert world.kind(id) == "Invoked"
+    world.append(id, e.Run(4, "one too many"))
+    status = world.status(id)
+    assert isinstance(status, Paused) and status.failure is not None
+    assert status.failure.message.startswith("the journal has 4 entries, the limit")
+    assert any(isinstance(action, AbortAttempt) for action in world.actions)
+    world.append(id, e.Run(5, "of an attempt that is over"))
+    assert world.kind(id) == "Paused"

@@ -14,7 +14,7 @@ from perdure.core.tables import INVOCATION, PROMISE, STATE, TIMER, TimerKind
 from perdure.core.turn import Turn
 from perdure.errors import Invalid
 from perdure.model import entries as e
-from perdure.model.actions import SetTimer
+from perdure.model.actions import AbortAttempt, SetTimer
 from perdure.model.commands import Append, AppendCall, AttachFrom, Cancel, Propose, SendSignalTo
 from perdure.model.ids import (
     CANCEL_SIGNAL,
@@ -27,10 +27,11 @@ from perdure.model.ids import (
     partition_key_of,
     workflow_uuid,
 )
-from perdure.model.invocation import Invocation, Invoked, Promise, Waiter
+from perdure.model.invocation import AttemptFailure, Invocation, Invoked, Paused, Promise, Waiter
 
-__all__ = ["ENTRIES", "append", "append_call", "propose", "resolve_target"]
+__all__ = ["ENTRIES", "JOURNAL_LIMIT", "append", "append_call", "propose", "resolve_target"]
 
+JOURNAL_LIMIT = 1_000_000  # entries of one journal; a store can take sixteen times as many
 Effect: TypeAlias = Callable[[Turn, Invocation, Any], None]
 
 
@@ -43,10 +44,19 @@ def append(turn: Turn, command: Append) -> None:
     if type(status) is Invoked and status.failure is not None:
         invocation = _made_progress(turn, invocation, status)
     entry = command.entry
-    turn.tables.append(command.number, turn.at, entry)
+    if turn.tables.append(command.number, turn.at, entry) >= JOURNAL_LIMIT:
+        _full(turn, invocation)
+        return
     effect = ENTRIES[type(entry)]
     if effect is not None:
         effect(turn, invocation, entry)
+
+
+def _full(turn: Turn, invocation: Invocation) -> None:
+    """A journal without end is a loop without end, or will not be replayed in any time worth waiting for."""
+    problem = f"the journal has {JOURNAL_LIMIT:,} entries, the limit: split the work into invocations of their own"
+    turn.actions.append(AbortAttempt(invocation.number))
+    lifecycle.move(turn, invocation, Paused(turn.at, AttemptFailure(problem, 500, turn.at)))
 
 
 def _made_progress(turn: Turn, invocation: Invocation, status: Invoked) -> Invocation:
