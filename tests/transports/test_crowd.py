@@ -35,7 +35,7 @@ async def crowded(
     """A node with the endpoint registered; `requests` are how many that takes on one connection."""
     port = free_port()
     command = [sys.executable, "-m", "tests.transports.crowd_endpoint", str(port), str(requests)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)  # noqa: ASYNC220  # once
     try:
         await until(lambda: _listens(port), 20)
         node = assemble([], stores, reach=Reach(attempt_limit=attempt_limit))
