@@ -299,7 +299,7 @@ def test_a_tree_that_is_too_deep() -> None:
     tree = Waiting((1,))
     for _ in range(w.TREE_LIMIT):
         tree = Waiting((), (), (), (tree,), Combinator.ALL_COMPLETED)
-    assert refused(engine.feed(handler.encode(control.AwaitingOn(tree)), 0)) == 571
+    assert refused(engine.feed(handler.encode(control.AwaitingOn(tree)), 0)) == w.TREE_TOO_DEEP
 
 
 @given(st.binary(max_size=200))

@@ -319,11 +319,18 @@ MALFORMED = {
     "a command that is no protobuf": encode_frame(0x0411, b"\xff\xff"),
     "an error that is no protobuf": encode_frame(2, b"\xff\xff"),
     "a suspension that is no protobuf": encode_frame(1, b"\xff\xff"),
-    "a suspension nested too deep": encode_frame(1, wire.Suspension(awaiting=DEEP).SerializeToString()),
     "an unknown command": encode_frame(0x0500, b""),
     "a custom entry": encode_frame(0xFC01, b""),
     "a proposal of nothing": encode_frame(5, b""),
 }
+
+
+def test_what_is_nested_too_deep_pauses() -> None:
+    rig = Rig(version=7)
+    rig.begun()
+    rig.duplex.data(encode_frame(1, wire.Suspension(awaiting=DEEP).SerializeToString()))
+    (error,) = rig.said
+    assert isinstance(error, Error) and error.behavior == "pause" and error.failure.restate_code == "RT0025"
 
 
 @pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED.keys())

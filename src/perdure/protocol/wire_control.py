@@ -19,6 +19,7 @@ __all__ = [
     "START",
     "SUSPENSION",
     "TREE_LIMIT",
+    "TREE_TOO_DEEP",
     "decode_awaiting_on",
     "decode_error",
     "decode_proposal",
@@ -32,6 +33,8 @@ PROPOSE_RUN, AWAITING_ON, PROPOSE_RUN_ACK = 0x0005, 0x0006, 0x0007
 
 TREE_LIMIT = 80
 """How deep a tree of awaited things may be; restate-server allows 1,000, protobuf itself 100."""
+
+TREE_TOO_DEEP = 508  # the code of the error that says so
 
 _BEHAVIORS = ("retry", "pause", "fail")
 _COMBINATORS: frozenset[int] = frozenset(Combinator)
@@ -50,7 +53,7 @@ def parse(message: Any, payload: bytes) -> Any:
 
 def _waiting(future: wire.Future, depth: int = 1) -> Waiting:
     if depth > TREE_LIMIT:
-        raise RemoteProtocolError(f"what is waited for is nested more than {TREE_LIMIT} deep")
+        raise RemoteProtocolError(f"what is waited for is nested more than {TREE_LIMIT} deep", TREE_TOO_DEEP)
     return Waiting(
         tuple(future.completions),
         tuple(future.signals),

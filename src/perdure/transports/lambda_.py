@@ -20,6 +20,8 @@ __all__ = ["LambdaConnector", "region_of"]
 
 THREADS = 64
 """How many calls go on at once."""
+EXPANDED_BYTES = 64 << 20
+"""What a compressed answer may expand to."""
 COMPRESS_BYTES = 3 << 20
 """A body from here on is compressed where the function can read that: a payload may have 6 MiB."""
 MARGIN_SECONDS = 300
@@ -150,9 +152,11 @@ def _answer(endpoint: LambdaEndpoint, text: bytes) -> Answer:
     if headers.get("content-encoding") == "zstd":
         zstd = _zstd()
         try:
-            body = zstd.ZstdDecompressor().decompressobj().decompress(body)
+            body = zstd.ZstdDecompressor().stream_reader(body).read(EXPANDED_BYTES + 1)
         except zstd.ZstdError as error:
             raise ConnectionError(f"{endpoint.arn}: the answer is not that of an endpoint: {error}") from None
+        if len(body) > EXPANDED_BYTES:
+            raise ConnectionError(f"{endpoint.arn}: the answer expands to more than {EXPANDED_BYTES} bytes")
     return Answer(reply.status_code, headers, body)
 
 

@@ -22,6 +22,7 @@ from perdure.protocol import versions
 from perdure.protocol.control import AwaitingOn, Error, FromHandler, Start
 from perdure.protocol.exchange import EngineEnd
 from perdure.protocol.frames import FRAME_LIMIT, MESSAGE_TOO_LARGE
+from perdure.protocol.wire_control import TREE_TOO_DEEP
 from perdure.transports.base import Receive
 
 __all__ = [
@@ -46,6 +47,8 @@ SLOW_READER_BYTES = 64 << 20  # unsent bytes at which an endpoint that does not 
 
 _REASONS = {413: "RT0019", 415: "RT0015", 429: "RT0023", 503: "RT0023", 502: "RT0010", 504: "RT0010"}
 _JOURNAL_MISMATCH = 570
+TOO_DEEP = "RT0025"  # as restate-server does: the next attempt would only wait for the same
+_BROKEN_RULES = {MESSAGE_TOO_LARGE: "RT0003", TREE_TOO_DEEP: TOO_DEEP}
 
 
 class Request(NamedTuple):
@@ -340,7 +343,7 @@ class RemoteDuplex:
                 if self._over:
                     self._wait_for_the_end()
         except RemoteProtocolError as error:
-            self._fail(error.message, "RT0003" if error.code == MESSAGE_TOO_LARGE else "RT0012")
+            self._fail(error.message, _BROKEN_RULES.get(error.code, "RT0012"))
 
     def end(self) -> None:
         self._stream = None
@@ -365,7 +368,7 @@ class RemoteDuplex:
             f"[{reason}] {where}: {problem}", 500, self._remote.clock.now_ms(), restate_code=reason
         )
         self.abort()
-        self._receive(Error(failure, delay_ms))
+        self._receive(Error(failure, delay_ms, "pause" if reason == TOO_DEEP else "retry"))
 
     def _wait_for_the_end(self) -> None:
         """Some servers drop a response whose request is not over: the request ends first, then the response has to."""

@@ -52,6 +52,7 @@ class _RegisterBody(msgspec.Struct):
     breaking: bool = False
     force: bool | None = None
     dry_run: bool = False
+    auth: dict[str, object] | None = None
 
 
 class _UpdateBody(msgspec.Struct):
@@ -107,6 +108,8 @@ class DeploymentRoutes:
         endpoint = _endpoint(body.uri, body.arn, body.assume_role_arn, body.use_http_11)
         if endpoint is None:
             raise Malformed("either uri or arn is needed: where the services are served")
+        if body.auth is not None:
+            raise Invalid("auth: Google ID tokens are not supported; additional_headers may hold a token")
         wanted = Registration(
             endpoint,
             _checked_headers(body.additional_headers or {}),
@@ -135,6 +138,9 @@ class DeploymentRoutes:
     async def _update(self, request: Request, id: str) -> Response:
         body = await read_json(request, _UpdateBody, self._size_limit)
         endpoint = _endpoint(body.uri, body.arn, body.assume_role_arn, body.use_http_11)
+        known = self._deployments.get(id).endpoint
+        if endpoint is None and body.use_http_11 and isinstance(known, HttpEndpoint):
+            endpoint = HttpEndpoint(known.uri, "1.1")
         headers = None if body.additional_headers is None else _checked_headers(body.additional_headers)
         changed = await self._deployments.update(id, Update(endpoint, headers, body.overwrite, body.dry_run))
         return json_response(200, _deployment(changed, detailed=True))
