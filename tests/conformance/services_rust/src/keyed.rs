@@ -103,7 +103,9 @@ pub struct TheApproval;
 
 impl Approval for TheApproval {
     async fn run(&self, ctx: WorkflowContext<'_>, Json(command): Json<Run>) -> HandlerResult<Json<Value>> {
-        ctx.run(|| async move { Ok(note(&command.witness, "")?) }).name("begin").await?;
+        ctx.run(|| async move { Ok(note(&command.witness, "")?) })
+            .name("begin")
+            .await?;
         if !command.wait {
             return Ok(Json(json!("at once")));
         }

@@ -62,10 +62,15 @@ impl Steps for TheSteps {
 
     async fn flaky(&self, ctx: Context<'_>, Json(command): Json<FlakyStep>) -> HandlerResult<u64> {
         let short = Duration::from_millis(20);
-        let retry = RunRetryPolicy::new().initial_delay(short).max_delay(short).exponentiation_factor(1.0);
+        let retry = RunRetryPolicy::new()
+            .initial_delay(short)
+            .max_delay(short)
+            .exponentiation_factor(1.0);
         let step = || async move {
             let count = note(&command.witness, "")?;
-            if count <= command.failures { Err("not yet")? }
+            if count <= command.failures {
+                Err("not yet")?
+            }
             Ok(count)
         };
         Ok(ctx.run(step).name("flaky").retry_policy(retry).await?)
@@ -123,7 +128,10 @@ fn request<'a>(ctx: &Context<'a>, command: Target) -> Request<'a, Json<Value>, J
     if let Some(key) = command.idempotency_key {
         made = made.idempotency_key(key);
     }
-    command.headers.into_iter().fold(made, |made, (name, value)| made.header(name, value))
+    command
+        .headers
+        .into_iter()
+        .fold(made, |made, (name, value)| made.header(name, value))
 }
 
 impl Caller for TheCaller {
