@@ -55,16 +55,7 @@ def _once(install: Callable[[], Path]) -> Path:
 
 
 def _install_server() -> Path:
-    directory = CACHE / "npm"
-    if not _is_installed(directory, RESTATE_SERVER):
-        npm = shutil.which("npm")
-        if npm is None:
-            raise PeerUnavailable("npm is not installed")
-        directory.mkdir(parents=True, exist_ok=True)
-        # Its one install script reports the installation to the maker; the binary is a package of its own.
-        quiet = ("--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
-        _run([npm, "install", "--prefix", str(directory), *quiet, RESTATE_SERVER])
-        _mark(directory, RESTATE_SERVER)
+    directory = _install_npm("npm", RESTATE_SERVER)
     binaries = sorted(directory.glob("node_modules/@restatedev/restate-server-*/bin/restate-server"))
     if not binaries:
         raise PeerUnavailable("npm has no restate-server for this platform")
@@ -72,16 +63,23 @@ def _install_server() -> Path:
 
 
 def _install_typescript() -> Path:
-    directory = CACHE / "typescript"
-    if not _is_installed(directory, TYPESCRIPT_SDK):
+    directory = _install_npm("typescript", TYPESCRIPT_SDK)
+    return Path(shutil.copy(Path(__file__).with_name("restate_app.mjs"), directory))
+
+
+def _install_npm(folder: str, package: str) -> Path:
+    """The folder below whose `node_modules` the package is."""
+    directory = CACHE / folder
+    if not _is_installed(directory, package):
         npm = shutil.which("npm")
         if npm is None:
             raise PeerUnavailable("npm is not installed")
         directory.mkdir(parents=True, exist_ok=True)
+        # restate-server's one install script reports the installation to the maker; the binary is a package of its own.
         quiet = ("--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
-        _run([npm, "install", "--prefix", str(directory), *quiet, TYPESCRIPT_SDK])
-        _mark(directory, TYPESCRIPT_SDK)
-    return Path(shutil.copy(Path(__file__).with_name("restate_app.mjs"), directory))
+        _run([npm, "install", "--prefix", str(directory), *quiet, package])
+        _mark(directory, package)
+    return directory
 
 
 def _install_python() -> Path:

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from perdure.model.deployments import AsgiEndpoint, Endpoint
 from perdure.transports.remote import Answer, Collector, Listener, Request
+from perdure.transports.tasks import Tasks
 
 __all__ = ["AsgiApp", "AsgiConnector"]
 
@@ -24,15 +25,12 @@ class AsgiConnector:
 
     def __init__(self, apps: Mapping[str, AsgiApp]) -> None:
         self._apps = apps
-        self._loop = asyncio.get_running_loop()
-        self._running: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     def open(self, endpoint: Endpoint, request: Request, listener: Listener) -> "_AsgiStream":
         assert isinstance(endpoint, AsgiEndpoint)
         stream = _AsgiStream(self._apps[endpoint.name], request, listener)
-        task = stream.task = self._loop.create_task(stream.run())
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        stream.task = self._tasks.start(stream.run())
         return stream
 
     async def fetch(self, endpoint: Endpoint, request: Request) -> Answer:
@@ -46,9 +44,7 @@ class AsgiConnector:
             stream.abort()
 
     async def close(self) -> None:
-        for task in list(self._running):
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._tasks.close()
 
 
 class _AsgiStream:

@@ -6,6 +6,7 @@ import pyqwest
 
 from perdure.model.deployments import Endpoint, HttpEndpoint
 from perdure.transports.remote import Answer, Collector, Listener, Request
+from perdure.transports.tasks import Tasks
 
 __all__ = ["Http1Connector"]
 
@@ -17,10 +18,9 @@ class Http1Connector:
     """Used within one running event loop. `connect_timeout` is in seconds."""
 
     def __init__(self, connect_timeout: float = 10.0) -> None:
-        self._loop = asyncio.get_running_loop()
         self._connect_timeout = connect_timeout
         self._transport: pyqwest.HTTPTransport | None = None
-        self._running: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     @property
     def transport(self) -> pyqwest.HTTPTransport:
@@ -54,15 +54,10 @@ class Http1Connector:
             exchange.abort()
 
     def run(self, exchange: "_Exchange") -> "asyncio.Task[None]":
-        task = self._loop.create_task(exchange.run())
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return task
+        return self._tasks.start(exchange.run())
 
     async def close(self) -> None:
-        for task in list(self._running):
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._tasks.close()
         if self._transport is not None:
             await self._transport.aclose()
 

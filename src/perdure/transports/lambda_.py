@@ -15,6 +15,7 @@ import msgspec
 
 from perdure.model.deployments import Endpoint, LambdaEndpoint
 from perdure.transports.remote import Answer, Listener, Request
+from perdure.transports.tasks import Tasks
 
 __all__ = ["LambdaConnector", "region_of"]
 
@@ -51,7 +52,7 @@ class LambdaConnector:
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(THREADS, "perdure-lambda")
         self._clients: dict[tuple[str, str | None], tuple[Any, float]] = {}  # and until when each is good
-        self._running: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     def open(self, endpoint: Endpoint, request: Request, listener: Listener) -> "_LambdaStream":
         assert isinstance(endpoint, LambdaEndpoint)
@@ -103,15 +104,10 @@ class LambdaConnector:
         return client
 
     def begin(self, stream: "_LambdaStream") -> "asyncio.Task[None]":
-        task = self._loop.create_task(stream.run())
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return task
+        return self._tasks.start(stream.run())
 
     async def close(self) -> None:
-        for task in list(self._running):
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._tasks.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
