@@ -282,7 +282,7 @@ async def test_calls_that_nobody_waits_for(cloud: Cloud) -> None:
     await until(lambda: cloud.payloads)
     stream.abort()
     cloud.gate.set()
-    await until(lambda: not connector._running)
+    await until(lambda: not connector._tasks._running)
     assert len(cloud.payloads) == 1 and given_up.calls == [] and left.calls == []
     await connector.close()
 
