@@ -92,7 +92,11 @@ def test_what_is_wrong_is_said_in_one_line(server: Served) -> None:
             (("describe", "dp_1nothing"), "not found"),
         ):
             done = perdure("deployments", *arguments, "--admin-url", server.admin)
-            assert done.returncode == 1 and problem in done.stderr and done.stderr.count("\n") == 1, done.stderr
+            assert (
+                done.returncode == (3 if problem == "not found" else 1)
+                and problem in done.stderr
+                and done.stderr.count("\n") == 1
+            ), done.stderr
         away = perdure("deployments", "list", "--admin-url", dead)
         assert away.returncode == 1 and "is `perdure serve` running?" in away.stderr
     assert perdure("deployments", "register", "http://x", "--header", "nonsense").returncode == 2

@@ -6,8 +6,12 @@ from typing import Annotated
 import typer
 
 import perdure
-from perdure.cli import deployments, identity
+from perdure.cli import deployments, identity, invocations, services, state
+from perdure.cli.call import call
 from perdure.cli.serve import serve
+from perdure.cli.sql import sql
+from perdure.cli.watch import watch
+from perdure.cli.why import why
 from perdure.errors import PerdureError
 
 __all__ = ["main"]
@@ -16,7 +20,7 @@ app = typer.Typer(
     name="perdure",
     help="A durable execution engine for AI agents.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 
@@ -37,6 +41,13 @@ def _root(
 
 
 app.command("serve")(serve)
+app.command("call")(call)
+app.command("why")(why)
+app.command("watch")(watch)
+app.command("sql")(sql)
+app.add_typer(invocations.app)
+app.add_typer(services.app)
+app.add_typer(state.app)
 app.add_typer(deployments.app)
 app.add_typer(identity.app)
 

@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, ask, show_json
+from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, show_json
+from perdure.cli.asking import ask
 from perdure.errors import PerdureError
 
 __all__ = ["app"]

@@ -1,0 +1,67 @@
+"""`perdure services`: what can be called."""
+
+from typing import Annotated, Any
+
+import typer
+
+from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, show_json
+from perdure.cli.asking import ask, segment
+from perdure.cli.tables import show_table
+
+__all__ = ["app"]
+
+app = typer.Typer(name="services", help="The services there are, and their handlers.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(admin_url: AdminUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """All services, as new invocations find them."""
+    found = ask(admin_url, "GET", "/services")["services"]
+    if as_json:
+        show_json(found)
+        return
+    if not found:
+        typer.echo("no services; serve an App, or register one: perdure deployments register URL")
+        return
+    columns = ("NAME", "TYPE", "REVISION", "DEPLOYMENT", "HANDLERS")
+    show_table(
+        columns,
+        [
+            (each["name"], each["ty"], each["revision"], each["deployment_id"], _names(each))
+            for each in sorted(found, key=lambda each: str(each["name"]))
+        ],
+    )
+
+
+def _names(service: dict[str, Any]) -> str:
+    return ", ".join(handler["name"] for handler in service["handlers"])
+
+
+@app.command("describe")
+def describe(
+    name: Annotated[str, typer.Argument(metavar="NAME")], admin_url: AdminUrl = DEFAULT_URL, as_json: AsJson = False
+) -> None:
+    """One service: its options, its handlers and what they take."""
+    found = ask(admin_url, "GET", f"/services/{segment(name)}")
+    if as_json:
+        show_json(found)
+        return
+    handlers = found.pop("handlers")
+    for option, value in found.items():
+        if not isinstance(value, dict | list):
+            typer.echo(f"{option}: {value}")
+    for option, value in found.get("retry_policy", {}).items():
+        typer.echo(f"retry_policy.{option}: {value}")
+    typer.echo("")
+    columns = ("HANDLER", "TYPE", "PUBLIC", "INPUT", "OUTPUT")
+    rows = [
+        (
+            each["name"],
+            each.get("ty") or "",
+            "yes" if each.get("public", True) else "no",
+            each.get("input_description"),
+            each.get("output_description"),
+        )
+        for each in handlers
+    ]
+    show_table(columns, rows)
