@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from perdure.errors import ProtocolError, RemoteProtocolError
 from perdure.model import entries as e
@@ -54,8 +55,8 @@ def test_the_opening(version: int, state: dict[str, bytes] | None) -> None:
 
 
 def test_the_time_since_the_journal_grew_comes_along() -> None:
-    engine = EngineEnd(start(), 6)
-    (told,) = HandlerEnd(TARGET, 6, RetryPolicy()).feed(engine.opening(1234))
+    engine = EngineEnd(replace(start(), since_progress_ms=1234), 6)
+    (told,) = HandlerEnd(TARGET, 6, RetryPolicy()).feed(engine.opening())
     assert isinstance(told, control.Start) and told.since_progress_ms == 1234
 
 

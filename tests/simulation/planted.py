@@ -513,11 +513,11 @@ def lose_an_entry_on_the_way() -> Iterator[None]:
     """The last entry of a longer journal is not sent to a handler elsewhere."""
     real = EngineEnd.opening
 
-    def opening(self: EngineEnd, since_progress_ms: int = 0) -> bytes:
+    def opening(self: EngineEnd) -> bytes:
         whole = self.start
         if len(whole.entries) > 4 and isinstance(whole.entries[-1], e.Completion):
             self.start = replace(whole, entries=whole.entries[:-1])
-        return real(self, since_progress_ms)
+        return real(self)
 
     with patch.object(EngineEnd, "opening", opening):
         yield

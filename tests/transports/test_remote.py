@@ -597,6 +597,6 @@ def test_opening_bytes_are_those_of_the_exchange() -> None:
     rig = Rig()
     stream = rig.begin()
     end = EngineEnd(rig.duplex._end.start, 6)
-    assert stream.written == [end.opening(42)]
+    assert stream.written == [end.opening()]
     assert msgspec.structs.asdict(end.start)["entries"][0] == e.Input(b"in")
     assert asyncio.iscoroutinefunction(rig.remote.close)

@@ -37,7 +37,7 @@ class EngineEnd:
         self._reader = FrameReader(limit)
         self._acked: set[int] = set()  # steps whose results this very stream proposed, and wants acknowledged only
 
-    def opening(self, since_progress_ms: int = 0) -> bytes:
+    def opening(self) -> bytes:
         """`Start` and the journal."""
         start = self.start
         state = start.state
@@ -49,7 +49,7 @@ class EngineEnd:
             partial_state=state is None,
             key=start.target.key or "",
             retry_count=start.failures,
-            retry_duration_ms=since_progress_ms,
+            retry_duration_ms=start.since_progress_ms,
         )
         if self._version >= versions.RANDOM_SEED:
             message.random_seed = start.random_seed

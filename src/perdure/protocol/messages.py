@@ -15,7 +15,7 @@ from perdure.errors import RemoteProtocolError
 from perdure.model import entries as e
 from perdure.protocol import wire_pb2 as wire
 
-__all__ = ["decode_entry", "encode_entry"]
+__all__ = ["decode_entry", "decode_failure", "encode_entry", "encode_failure"]
 
 Encoded: TypeAlias = tuple[int, bytes]
 
@@ -84,7 +84,8 @@ def _value(content: bytes) -> wire.Value:
     return wire.Value(content=content)
 
 
-def _failure(failure: e.Failure) -> wire.Failure:
+def encode_failure(failure: e.Failure) -> wire.Failure:
+    """A failure as a part of a message."""
     return wire.Failure(
         code=failure.code,
         message=failure.message,
@@ -101,7 +102,7 @@ def _set_value(message: Any, result: Any) -> None:
 
 
 def _set_failure(message: Any, result: Any) -> None:
-    message.failure.CopyFrom(_failure(result))
+    message.failure.CopyFrom(encode_failure(result))
 
 
 def _set_void(message: Any, result: Any) -> None:
@@ -283,6 +284,11 @@ _ENCODERS: dict[type, Callable[[Any], Encoded]] = {
 # ---- decoding ---------------------------------------------------------------------------------------------------
 
 
+def decode_failure(failure: wire.Failure) -> e.Failure:
+    """The failure that a part of a message stands for."""
+    return e.Failure(failure.code, failure.message, tuple([(pair.key, pair.value) for pair in failure.metadata]))
+
+
 def _result(message: Any, type: int) -> Any:
     """The result of a message that has one; which kinds it may be is what the message allows."""
     kind = message.WhichOneof("result")
@@ -291,8 +297,7 @@ def _result(message: Any, type: int) -> Any:
     if kind == "void":
         return e.VOID
     if kind == "failure":
-        failure = message.failure
-        return e.Failure(failure.code, failure.message, tuple([(pair.key, pair.value) for pair in failure.metadata]))
+        return decode_failure(message.failure)
     if kind == "invocation_id":
         return e.InvocationIdResult(message.invocation_id)
     if kind == "state_keys":

@@ -9,6 +9,7 @@ from perdure.model import entries as e
 from perdure.model.invocation import AttemptFailure, Combinator, Waiting
 from perdure.protocol import control, versions
 from perdure.protocol import wire_pb2 as wire
+from perdure.protocol.messages import decode_failure, encode_failure
 
 __all__ = [
     "AWAITING_ON",
@@ -97,12 +98,7 @@ def decode_proposal(payload: bytes) -> control.ProposeRun:
     kind = message.WhichOneof("result")
     if kind is None:
         raise RemoteProtocolError("ProposeRunCompletion: neither value nor failure")
-    result: e.Value | e.Failure
-    if kind == "value":
-        result = e.Value(message.value)
-    else:
-        failure = message.failure
-        result = e.Failure(failure.code, failure.message, tuple([(pair.key, pair.value) for pair in failure.metadata]))
+    result = e.Value(message.value) if kind == "value" else decode_failure(message.failure)
     return control.ProposeRun(message.completion_id, result)
 
 
@@ -140,9 +136,9 @@ def _proposal(message: control.ProposeRun, version: int) -> bytes:
     if isinstance(message.result, e.Value):
         value = message.result.content
         return wire.ProposeRunCompletion(completion_id=message.completion_id, value=value).SerializeToString()
-    failure = wire.Failure(code=message.result.code, message=message.result.message)
-    if version >= versions.FAILURE_METADATA:
-        failure.metadata.extend(wire.FailureMetadata(key=key, value=value) for key, value in message.result.metadata)
+    failure = encode_failure(message.result)
+    if version < versions.FAILURE_METADATA:
+        del failure.metadata[:]
     return wire.ProposeRunCompletion(completion_id=message.completion_id, failure=failure).SerializeToString()
 
 

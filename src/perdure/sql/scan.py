@@ -6,6 +6,7 @@ is known of the rows that are wanted (`condition`, `top`) is set from outside, b
 
 import re
 import sqlite3
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -133,7 +134,7 @@ def _halves(world: World, index: int, column: str, table: str) -> list[Condition
     return [Condition(f"{column} <= ?", (middle,), True), Condition(f"{column} > ?", (middle,), True)]
 
 
-class _Part:
+class _Part(ABC):
     """What one thread reads."""
 
     def __init__(self, dataset: RelationDataset) -> None:
@@ -143,9 +144,9 @@ class _Part:
         """Called when a query is executed."""
         return _Scan(self._dataset, self, columns, filter)
 
+    @abstractmethod
     def read(self, scan: _Scan) -> Iterator[pa.RecordBatch]:
         """Batches with at least what the scan needs."""
-        raise NotImplementedError
 
 
 class _Told(_Part):

@@ -276,7 +276,7 @@ class RemoteDuplex:
         self._active_at = remote.clock.now_ms()
         endpoint = self._deployment.endpoint
         self._stream = stream = remote.connector(endpoint).open(endpoint, self._request, self)
-        stream.write(self._end.opening(self._end.start.since_progress_ms))
+        stream.write(self._end.opening())
         if not self._request.bidirectional:
             self.close_input()
         self._watch()
