@@ -70,6 +70,7 @@ def test_a_cancelled_handler_compensates(on: Deployed, witness: Witness, key: st
 @pytest.mark.both_modes
 def test_a_cancellation_can_be_caught(on: Deployed, witness: Witness, key: str) -> None:
     invocation = begin(on, witness, key, "Cancellable/caught")
+    on.until_status(invocation, "suspended")  # in its `try`: what it published was seen before that
     assert on.cancel(invocation) == 202
     assert on.attached(invocation) == {"code": 409}
 
