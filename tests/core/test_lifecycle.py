@@ -67,6 +67,9 @@ def test_a_scheduled_invocation_of_an_object_queues_when_its_time_has_come() -> 
     world.tick(10)
     assert world.kind(later) == "Inboxed"
     assert not check([world.snapshot()])
+    world.end(holder)
+    assert (world[later].execute_at, world[later].inboxed_at) == (AT + 10, AT + 10)  # told of it when it has moved on
+    assert (world[holder].execute_at, world[holder].inboxed_at) == (None, None)
 
 
 # ---- repeated --------------------------------------------------------------------------------------------------------

@@ -128,6 +128,7 @@ def accept(turn: Turn, command: Invoke) -> None:
         retention=command.retention,
         caller=command.caller,
         waiters=() if command.waiter is None else (command.waiter,),
+        execute_at=command.execute_at if later else None,
     )
     if later:
         due = command.execute_at or 0
@@ -170,7 +171,7 @@ def _begin(turn: Turn, invocation: Invocation, journal: ReplayedJournal | None) 
     if invocation.target.kind is HandlerKind.EXCLUSIVE:
         position = inbox.acquire(turn, invocation.target, invocation.number)
         if position is not None:
-            move(turn, invocation, Inboxed(position))
+            move(turn, invocation, Inboxed(position), inboxed_at=turn.at)
             return
     start(turn, invocation, journal)
 

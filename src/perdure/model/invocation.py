@@ -159,6 +159,8 @@ class Invocation(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `attempts` counts attempts; it is also the fence: what an attempt reports is dropped when a later one exists.
     `deployment` and `protocol_version` are those it is pinned to, from the moment it has more than its input.
+    `execute_at` is when it was to begin, if that was later than it came; `inboxed_at` is when it had to wait for its
+    object's lock.
     """
 
     number: int
@@ -177,6 +179,8 @@ class Invocation(msgspec.Struct, frozen=True, omit_defaults=True):
     origin: Origin | None = None
     deployment: str | None = None
     protocol_version: int = 0
+    execute_at: int | None = None
+    inboxed_at: int | None = None
 
     @property
     def replays(self) -> Origin:
