@@ -201,12 +201,12 @@ def test_a_long_answer_comes_in_pieces() -> None:
 
 def test_the_time_limit() -> None:
     async def main() -> None:
-        async with open_queries(time_limit=1.5) as queries:
+        async with open_queries(time_limit=3.0) as queries:
             began = time.monotonic()
-            with pytest.raises(QueryRefused, match=r"longer than 1\.5 s") as refused:
+            with pytest.raises(QueryRefused, match=r"longer than 3 s") as refused:
                 await whole(queries, SLOW)
             assert refused.value.status == 504
-            assert time.monotonic() - began < 4
+            assert time.monotonic() - began < 8
             assert await whole(queries, "SELECT 1 AS a") == b'{"rows":[{"a":1}]}'
 
     run(main())
