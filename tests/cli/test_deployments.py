@@ -98,7 +98,7 @@ def test_what_is_wrong_is_said_in_one_line(server: Served) -> None:
                 and done.stderr.count("\n") == 1
             ), done.stderr
         away = perdure("deployments", "list", "--admin-url", dead)
-        assert away.returncode == 1 and "is `perdure serve` running?" in away.stderr
+        assert away.returncode == 6 and "is `perdure serve` running?" in away.stderr
     assert perdure("deployments", "register", "http://x", "--header", "nonsense").returncode == 2
 
 
