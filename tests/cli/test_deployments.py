@@ -23,7 +23,8 @@ def endpoint(app: str = "tests.cli.served:app", folder: Path = ROOT) -> Iterator
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "hypercorn", app, "--bind", f"127.0.0.1:{port}", "--log-level", "error"]
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"})
+    path = os.pathsep.join(map(str, (folder, ROOT, ROOT / "src")))
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path})
     try:
         deadline = time.monotonic() + 15
         while True:
