@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint format bench simulate soak proto clean
+.PHONY: help setup demo test lint format bench simulate soak proto settings clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ soak: setup  ## hours of seeds and kills; never in CI
 
 proto: setup  ## regenerate the wire messages from wire.proto
 	cd src && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. perdure/protocol/wire.proto
+
+settings: setup  ## rewrite the table in docs/configuration.md
+	$(BIN)/python -m perdure.cli.reference docs/configuration.md
 
 clean:  ## remove what setup made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -19,7 +19,8 @@ MAY_IMPORT: dict[str, set[str]] = {  # package (or top-level module) -> what it 
     "runtime": {"errors", "model", "core", "protocol", "storage", "transports"},
     "sql": {"errors", "model", "core", "protocol"},
     "web": {"errors", "model", "runtime", "sql"},
-    "config": {"errors"},
+    "settings": {"errors", "web"},
+    "config": {"errors", "model", "settings"},
 }
 COMPOSITION = {"__init__", "__main__", "assembly", "cli", "embedded", "server", "testing"}  # may import anything
 PURE = {"errors", "model", "core", "protocol"}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from perdure.errors import Invalid
 from perdure.model.deployments import AsgiEndpoint, HttpEndpoint, LambdaEndpoint
 from perdure.model.ids import format_invocation_id
+from perdure.model.services import Usual
 from perdure.protocol.frames import FRAME_LIMIT
 from perdure.protocol.versions import USUAL
 from perdure.runtime.clock import Clock, SystemClock
@@ -121,10 +122,12 @@ def assemble(
     failed: Callable[[BaseException], None] | None = None,
     lag_threshold: float | None = None,
     reach: Reach | None = None,
+    usual: Usual | None = None,
 ) -> LocalNode:
     """A node for the services of `apps`, over one store per partition. To be called in a running event loop.
 
-    `reach` says how it gets to handlers elsewhere; without it there are none.
+    `reach` says how it gets to handlers elsewhere; without it there are none. `usual` holds for handlers that do not
+    say otherwise.
 
     With `lag_threshold` (seconds), whoever holds up the event loop for longer is named in the log.
 
@@ -148,7 +151,7 @@ def assemble(
         options |= {"remote": reach.remote(clock), "remote_attempt_limit": reach.attempt_limit}
         options |= {"newest_version": reach.newest_version}
     node = LocalNode(
-        Registry(service.info for service in services.values()),
+        Registry((service.info for service in services.values()), usual),
         storages,
         InProcess(serve(handlers, host)),
         clock=clock,

@@ -1,17 +1,19 @@
-"""The settings of a server, and the only reader of environment variables.
+"""The settings of a server.
 
-Every setting has a variable, `PERDURE_` and its name in capitals (`PERDURE_INGRESS_PORT=8081`). What is given on the
-command line comes before the environment, and the environment before the default.
+A field is all that a setting needs: `perdure.settings` makes its flag, its variable, its key in the TOML file and its
+line in docs/configuration.md (`make settings`) from the name, the type, the default and the text below it.
 """
 
-import os
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from perdure.errors import Invalid
+from perdure.model.services import RetryPolicy, Usual
+from perdure.settings import read
 
 __all__ = ["Config"]
 
@@ -27,7 +29,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     admin_port: int = 9070
     """Where invocations and state are looked after, and health is asked. 0: a free port."""
     partitions: int | None = None
-    """How many parts the work is cut into, each with a file of its own; for the life of the data directory. 1."""
+    """How many parts the work is cut into, each with a file of its own; for the life of the data directory. A new one
+    has 1."""
     request_size_limit: int = 32 * 1024 * 1024
     """Bytes of a request's body above which it is refused (413)."""
     concurrency_limit: int | None = None
@@ -52,6 +55,34 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long after that handlers may take to come to rest; what is cut off goes on at the next start."""
     lag_threshold_seconds: float = 0.5
     """Whoever holds up the event loop for longer is named in the log."""
+    sql_concurrency_limit: int = 2
+    """Queries at once, each in a process of its own; the others wait."""
+    sql_timeout_seconds: float = 60.0
+    """How long a query may take, its waiting included; then it is ended."""
+    sql_memory_limit: int = 256 * 1024 * 1024
+    """Bytes that a query may use to sort, join and group; what needs more fails."""
+    default_inactivity_timeout_seconds: float = 60.0
+    """How long a handler may wait for something before it is suspended. This and the other default_ settings are for
+    handlers that do not say otherwise, from when they are registered."""
+    default_abort_timeout_seconds: float = 600.0
+    """How long after that its attempt may take to end before it is cut off, and made again."""
+    default_journal_retention_seconds: float = 86400.0
+    """How long the journal of a completed invocation is kept."""
+    default_idempotency_retention_seconds: float = 86400.0
+    """How long the result of an invocation with an idempotency key is kept."""
+    default_workflow_retention_seconds: float = 86400.0
+    """How long a completed workflow is kept, with its state and its promises."""
+    default_retry_initial_interval_seconds: float = 0.5
+    """How long after the first failure the next attempt is made. This and the other default_retry_ settings are for
+    handlers without any retry policy."""
+    default_retry_factor: float = 2.0
+    """How many times longer each wait is than the one before."""
+    default_retry_max_interval_seconds: float = 60.0
+    """The longest wait between attempts."""
+    default_retry_max_attempts: int = 70
+    """Attempts, the first included, after which an invocation is paused or fails. 0: without end."""
+    default_retry_on_exhausted: Literal["pause", "fail"] = "pause"
+    """What becomes of it then."""
 
     def __post_init__(self) -> None:
         for name in ("ingress_port", "admin_port"):
@@ -62,14 +93,25 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not 5 <= self.protocol_version <= 7:
             raise Invalid(f"protocol_version must be from 5 to 7, not {self.protocol_version}")
         limits = ("attempt_limit", "remote_attempt_limit", "request_size_limit", "message_size_limit")
-        for name in ("partitions", "concurrency_limit", *limits):
+        more = ("sql_concurrency_limit", "sql_memory_limit", "default_retry_factor")
+        for name in ("partitions", "concurrency_limit", *limits, *more):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise Invalid(f"{name} must be at least 1, not {value}")
-        for name in ("drain_seconds", "stop_grace_seconds"):
+        retentions = [f"default_{each}_retention_seconds" for each in ("journal", "idempotency", "workflow")]
+        timeouts = [f"default_{each}_seconds" for each in ("inactivity_timeout", "abort_timeout")]
+        waits = [f"default_retry_{each}_interval_seconds" for each in ("initial", "max")]
+        for name in (
+            "drain_seconds",
+            "stop_grace_seconds",
+            "default_retry_max_attempts",
+            *retentions,
+            *timeouts,
+            *waits,
+        ):
             if getattr(self, name) < 0:
                 raise Invalid(f"{name} must not be negative")
-        for name in ("lag_threshold_seconds", "connect_timeout_seconds"):
+        for name in ("lag_threshold_seconds", "connect_timeout_seconds", "sql_timeout_seconds"):
             if getattr(self, name) <= 0:
                 raise Invalid(f"{name} must be more than 0")
 
@@ -78,21 +120,34 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Where the private key that signs requests is."""
         return Path(self.identity_key or Path(self.data_dir, "identity.pem"))
 
+    @property
+    def usual(self) -> Usual:
+        """The default_ settings, as handlers are described."""
+        policy = RetryPolicy(
+            self.default_retry_initial_interval_seconds,
+            self.default_retry_factor,
+            self.default_retry_max_interval_seconds,
+            self.default_retry_max_attempts or None,
+            on_exhausted=self.default_retry_on_exhausted,
+        )
+        return Usual(
+            policy,
+            math.ceil(self.default_inactivity_timeout_seconds * 1000),
+            math.ceil(self.default_abort_timeout_seconds * 1000),
+            math.ceil(self.default_journal_retention_seconds * 1000),
+            math.ceil(self.default_idempotency_retention_seconds * 1000),
+            math.ceil(self.default_workflow_retention_seconds * 1000),
+        )
+
     @classmethod
-    def load(cls, given: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> "Config":
-        """What is `given` and not None, then the environment, then defaults. Raises `Invalid` naming the setting."""
-        environ = os.environ if environ is None else environ
-        settings: dict[str, Any] = {}
-        for field in msgspec.structs.fields(cls):
-            variable = f"PERDURE_{field.name.upper()}"
-            if (value := (given or {}).get(field.name)) is not None:
-                settings[field.name] = value
-            elif text := environ.get(variable):
-                try:
-                    settings[field.name] = msgspec.convert(text, field.type, strict=False)
-                except msgspec.ValidationError as error:
-                    raise Invalid(f"environment variable {variable}={text!r}: {error}") from None
-        try:
-            return msgspec.convert(settings, cls)
-        except msgspec.ValidationError as error:
-            raise Invalid(str(error)) from None
+    def load(
+        cls,
+        given: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+        file: str | Path | None = None,
+    ) -> "Config":
+        """What is `given` and not None, then the environment, then the file, then defaults (`perdure.settings.read`).
+
+        Raises `Invalid` naming the setting and where it is from.
+        """
+        return read(cls, given, environ, file).config

@@ -60,6 +60,7 @@ class Server:
                 failed=self._failed,
                 lag_threshold=config.lag_threshold_seconds,
                 reach=self._reach(),
+                usual=config.usual,
             )
         except BaseException:
             for store in stores:
@@ -115,7 +116,13 @@ class Server:
             node, request_size_limit=config.request_size_limit, concurrency_limit=config.concurrency_limit
         )
         self.ingress = Listener(ingress, config.host, config.ingress_port)
-        self._queries = queries_of(node, stores)
+        self._queries = queries_of(
+            node,
+            stores,
+            concurrency=config.sql_concurrency_limit,
+            time_limit=config.sql_timeout_seconds,
+            memory_limit=config.sql_memory_limit,
+        )
         admin = Admin(
             node,
             version=perdure.__version__,

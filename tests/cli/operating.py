@@ -61,6 +61,6 @@ class Operator:
 
 
 @contextlib.contextmanager
-def operating(data_dir: Path) -> Iterator[Operator]:
-    with serving(data_dir, app="tests.cli.operated:app") as server:
+def operating(data_dir: Path, app: str = "tests.cli.operated:app") -> Iterator[Operator]:
+    with serving(data_dir, app=app) as server:
         yield Operator(server)

@@ -40,11 +40,11 @@ def test_it_does_not_wait_for_what_is_sent(operator: Operator) -> None:
 
 
 def test_failures(operator: Operator) -> None:
-    failed = operator.refused(1, "call", "Ops/fail", "404")
+    failed = operator.refused(5, "call", "Ops/fail", "404")
     assert failed.startswith("perdure: card declined (code 404, inv_1")
     assert "no handler" in operator.refused(3, "call", "Ops/nothing")
     away = perdure("call", "Ops/echo", env={**os.environ, "PERDURE_INGRESS_URL": "http://127.0.0.1:9"})
-    assert away.returncode == 1 and away.stderr.endswith("--ingress-url says where\n") and away.stderr.count("\n") == 1
+    assert away.returncode == 6 and away.stderr.endswith("--ingress-url says where\n") and away.stderr.count("\n") == 1
     for arguments in (
         ("Ops",),
         ("Ops/echo", "blue"),

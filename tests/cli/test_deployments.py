@@ -23,7 +23,8 @@ def endpoint(app: str = "tests.cli.served:app", folder: Path = ROOT) -> Iterator
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "hypercorn", app, "--bind", f"127.0.0.1:{port}", "--log-level", "error"]
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"})
+    path = os.pathsep.join(map(str, (folder, ROOT, ROOT / "src")))
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path})
     try:
         deadline = time.monotonic() + 15
         while True:
@@ -98,7 +99,7 @@ def test_what_is_wrong_is_said_in_one_line(server: Served) -> None:
                 and done.stderr.count("\n") == 1
             ), done.stderr
         away = perdure("deployments", "list", "--admin-url", dead)
-        assert away.returncode == 1 and "is `perdure serve` running?" in away.stderr
+        assert away.returncode == 6 and "is `perdure serve` running?" in away.stderr
     assert perdure("deployments", "register", "http://x", "--header", "nonsense").returncode == 2
 
 

@@ -95,7 +95,7 @@ def test_an_invocation_is_watched_until_it_stops(operator: Operator) -> None:
     entries = [line.split()[2] for line in told if not line.startswith("--")]
     assert entries == ["Input", "Sleep", "Completion", "Output"] and told[-1] == '-- completed -> "rested"'
     paused = operator.run("watch", operator.send("Ops/broken"))
-    assert paused.returncode == 1 and paused.stdout.endswith("-- paused: RuntimeError: boom\n")
+    assert paused.returncode == 5 and paused.stdout.endswith("-- paused: RuntimeError: boom\n")
     operator.refused(3, "watch", "inv_1kfVZEQ4VPBe2fuIPSPnlKAHOuhrwt8uUF")
 
 
@@ -107,7 +107,7 @@ def test_services_are_listed_and_described(operator: Operator) -> None:
     assert operator.json("services", "describe", "Hire")["ty"] == "Workflow"
     assert "not found" in operator.refused(3, "services", "describe", "Nobody")
     away = perdure("services", "list", "--admin-url", "http://127.0.0.1:9")
-    assert away.returncode == 1 and "is `perdure serve` running?" in away.stderr and away.stderr.count("\n") == 1
+    assert away.returncode == 6 and "is `perdure serve` running?" in away.stderr and away.stderr.count("\n") == 1
     assert perdure("services", "list", "--admin-url", "nonsense").returncode == 2
 
 

@@ -263,9 +263,9 @@ def test_two_apps_and_settings_from_the_environment(tmp_path: Path) -> None:
         assert process.wait(10) == 0
     assert (tmp_path / "perdure-data" / "partition-0.db").exists()
     wrong = perdure("serve", "one:app", cwd=tmp_path, env=os.environ | {"PERDURE_ADMIN_PORT": "many"})
-    assert (wrong.returncode, "PERDURE_ADMIN_PORT" in wrong.stderr) == (1, True)
+    assert (wrong.returncode, "PERDURE_ADMIN_PORT" in wrong.stderr) == (2, True)
     same = perdure("serve", "one:app", "one:app", "--ingress-port", "5", "--admin-port", "5", cwd=tmp_path)
-    assert (same.returncode, "must differ" in same.stderr) == (1, True)
+    assert (same.returncode, "must differ" in same.stderr) == (2, True)
 
 
 # The end

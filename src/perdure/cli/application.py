@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 import perdure
-from perdure.cli import deployments, identity, invocations, services, state
+from perdure.cli import configuration, deployments, identity, invocations, services, state
+from perdure.cli.asking import MISUSED, REFUSED, tell, wants_json
 from perdure.cli.call import call
 from perdure.cli.serve import serve
 from perdure.cli.sql import sql
@@ -50,12 +51,19 @@ app.add_typer(services.app)
 app.add_typer(state.app)
 app.add_typer(deployments.app)
 app.add_typer(identity.app)
+app.add_typer(configuration.app)
 
 
 def main() -> None:
     """The entry point of `perdure`."""
     try:
-        app()
+        code = app(standalone_mode=not wants_json())
     except PerdureError as error:
-        typer.echo(f"perdure: {error}", err=True)
-        sys.exit(1)
+        tell(str(error))
+        code = REFUSED
+    except Exception as error:  # with --json, misuse is told as JSON too
+        if not hasattr(error, "format_message"):
+            raise
+        tell(error.format_message(), MISUSED)
+        code = MISUSED
+    sys.exit(code or 0)

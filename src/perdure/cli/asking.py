@@ -1,6 +1,7 @@
-"""Requests of the operator's commands, and how they end: 1 refused or failed, 2 misused, 3 not found.
+"""Requests of the operator's commands, and how they end: the exit codes of docs/cli.md.
 
-What goes wrong is one line on stderr. Nothing here retries: an operator does.
+What goes wrong is one line on stderr; with `--json` it is `{"error": {"code", "message"}}`. Nothing here retries: an
+operator does.
 """
 
 import sys
@@ -11,7 +12,11 @@ import msgspec
 import typer
 
 __all__ = [
+    "FAILED_INVOCATION",
+    "MISUSED",
+    "NOT_ALLOWED",
     "NOT_FOUND",
+    "NO_SERVER",
     "REFUSED",
     "Reply",
     "ask",
@@ -20,12 +25,27 @@ __all__ = [
     "one_line",
     "query",
     "reason",
+    "refusal",
     "request",
     "segment",
+    "tell",
+    "wants_json",
 ]
 
 REFUSED = 1
+MISUSED = 2
 NOT_FOUND = 3
+NOT_ALLOWED = 4
+FAILED_INVOCATION = 5
+NO_SERVER = 6
+CODES = {
+    REFUSED: "failed",
+    MISUSED: "misused",
+    NOT_FOUND: "not_found",
+    NOT_ALLOWED: "not_allowed",
+    FAILED_INVOCATION: "invocation_failed",
+    NO_SERVER: "no_server",
+}
 TIMEOUT_SECONDS = 90.0  # a query may take 60
 
 
@@ -37,10 +57,31 @@ class Reply(NamedTuple):
     content: bytes
 
 
-def end(message: str, code: int = REFUSED) -> NoReturn:
-    """Say in one line what went wrong, and exit."""
-    typer.echo(f"perdure: {one_line(message)}", err=True)
+def end(message: str, code: int = REFUSED, **details: Any) -> NoReturn:
+    """Say in one line what went wrong, and exit; `details` are for scripts."""
+    tell(message, code, **details)
     raise typer.Exit(code)
+
+
+def tell(message: str, code: int = REFUSED, **details: Any) -> None:
+    """Say in one line what went wrong; with `--json`, as JSON."""
+    text = one_line(message)
+    if wants_json():
+        error = {"error": {"code": CODES[code], "message": text, **details}}
+        typer.echo(msgspec.json.encode(error), err=True)
+    else:
+        typer.echo(f"perdure: {text}", err=True)
+
+
+def wants_json() -> bool:
+    """Whether `--json` is among the options, wherever: also if the others are wrong."""
+    given = sys.argv[1:]
+    return "--json" in (given[: given.index("--")] if "--" in given else given)
+
+
+def refusal(status: int) -> int:
+    """The exit code for an answer with this status."""
+    return {401: NOT_ALLOWED, 403: NOT_ALLOWED, 404: NOT_FOUND}.get(status, REFUSED)
 
 
 def one_line(text: str) -> str:
@@ -84,9 +125,10 @@ def request(
     try:
         answer = pyqwest.SyncClient().execute(method, where + path, dict(headers or {}), content, timeout=timeout)
     except TimeoutError:
-        end(f"no answer from {where} within {timeout:.0f} s")
+        end(f"no answer from {where} within {timeout:.0f} s", NO_SERVER)
     except (OSError, pyqwest.RemoteProtocolError, pyqwest.ReadError, pyqwest.WriteError) as error:
-        end(f"no server at {where} ({error}); is `perdure serve` running? {option} says where")
+        cause = str(error).rpartition(": ")[2]
+        end(f"no server at {where} ({cause}); is `perdure serve` running? {option} says where", NO_SERVER)
     return Reply(answer.status, {name.lower(): value for name, value in answer.headers.items()}, answer.content)
 
 
@@ -95,7 +137,7 @@ def ask(url: str, method: str, path: str, body: Mapping[str, Any] | None = None)
     content = None if body is None else msgspec.json.encode(body)
     answer = request(url, method, path, content, {} if body is None else {"content-type": "application/json"})
     if answer.status >= 400:
-        end(reason(answer), NOT_FOUND if answer.status == 404 else REFUSED)
+        end(reason(answer), refusal(answer.status))
     return msgspec.json.decode(answer.content) if answer.content else None
 
 
@@ -104,7 +146,7 @@ def query(url: str, sql: str) -> list[dict[str, Any]]:
     headers = {"content-type": "application/json", "accept": "application/json"}
     answer = request(url, "POST", "/query", msgspec.json.encode({"query": sql}), headers)
     if answer.status != 200:
-        end(reason(answer))
+        end(reason(answer), refusal(answer.status))
     try:
         rows: list[dict[str, Any]] = msgspec.json.decode(answer.content)["rows"]
     except msgspec.DecodeError:

@@ -7,7 +7,7 @@ import msgspec
 import typer
 
 from perdure.cli.admin import AsJson, show_json
-from perdure.cli.asking import NOT_FOUND, REFUSED, Reply, end, request, segment
+from perdure.cli.asking import FAILED_INVOCATION, Reply, end, refusal, request, segment
 from perdure.cli.tables import moment
 
 __all__ = ["call"]
@@ -123,8 +123,10 @@ def _failed(answer: Reply) -> None:
         facts = msgspec.json.decode(answer.content)
         source, code, message = facts["source"], facts["code"], facts["message"]
     except (msgspec.DecodeError, KeyError, TypeError):
-        end(f"the server answered with status {answer.status} {answer.content[:300].decode(errors='replace')}")
+        said = answer.content[:300].decode(errors="replace")
+        end(f"the server answered with status {answer.status} {said}", refusal(answer.status))
     id = answer.headers.get("x-restate-id")
     if source == "invocation":
-        end(f"{message} (code {code}, {id})")
-    end(f"{message} (code {code})", NOT_FOUND if answer.status == 404 else REFUSED)
+        failure = {"failure": facts, "invocationId": id}
+        end(f"{message} (code {code}, {id})", FAILED_INVOCATION, **failure)
+    end(f"{message} (code {code})", refusal(answer.status))

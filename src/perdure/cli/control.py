@@ -7,7 +7,19 @@ import msgspec
 import typer
 
 from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, show_json
-from perdure.cli.asking import NOT_FOUND, REFUSED, ask, confirm, end, one_line, query, reason, request, segment
+from perdure.cli.asking import (
+    REFUSED,
+    ask,
+    confirm,
+    end,
+    one_line,
+    query,
+    reason,
+    refusal,
+    request,
+    segment,
+    tell,
+)
 from perdure.cli.tables import moment, show_table
 
 __all__ = ["add_to"]
@@ -121,14 +133,14 @@ def _act(verb: _Verb, ids: list[str] | None, where: str | None, yes: bool, admin
 
 
 def _act_on_ids(verb: _Verb, ids: list[str], admin_url: str, as_json: bool) -> None:
-    """One after the other. Exits with 3 if all that failed was not there."""
-    outcome, statuses = _Outcome([], []), set()
+    """One after the other. If all failed for one reason, such as not to be there, the exit code is that reason's."""
+    outcome, codes = _Outcome([], []), set()
     for id in ids:
         answer = request(admin_url, "PATCH", f"/invocations/{segment(id)}/{verb.path}{verb.parameters}")
         if answer.status >= 400:
-            statuses.add(answer.status)
+            codes.add(refusal(answer.status))
             outcome.failed.append({"invocation_id": id, "error": reason(answer)})
-            typer.echo(f"perdure: {one_line(id)}: {one_line(reason(answer))}", err=True)
+            tell(f"{one_line(id)}: {reason(answer)}", refusal(answer.status), invocation_id=id)
             continue
         facts = msgspec.json.decode(answer.content) if answer.content else {}
         new_id = facts.get("new_invocation_id")
@@ -139,7 +151,7 @@ def _act_on_ids(verb: _Verb, ids: list[str], admin_url: str, as_json: bool) -> N
     if as_json:
         show_json(outcome._asdict())
     if outcome.failed:
-        raise typer.Exit(NOT_FOUND if statuses == {404} else REFUSED)
+        raise typer.Exit(codes.pop() if len(codes) == 1 else REFUSED)
 
 
 def _act_on_all(verb: _Verb, where: str, yes: bool, admin_url: str, as_json: bool) -> None:
@@ -160,7 +172,7 @@ def _act_on_all(verb: _Verb, where: str, yes: bool, admin_url: str, as_json: boo
     else:
         typer.echo(f"{len(outcome.succeeded)} {verb.done}, {len(outcome.failed)} failed")
     for each in outcome.failed[:PREVIEWED]:
-        typer.echo(f"perdure: {each['invocation_id']}: {one_line(each['error'])}", err=True)
+        tell(f"{each['invocation_id']}: {each['error']}", invocation_id=each["invocation_id"])
     if outcome.failed:
         left = len(outcome.failed) - PREVIEWED
         if left > 0:

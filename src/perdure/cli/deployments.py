@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import typer
 
 from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, show_json
-from perdure.cli.asking import ask
-from perdure.errors import PerdureError
+from perdure.cli.asking import ask, end, segment
+from perdure.cli.tables import moment, show_table
 
 __all__ = ["app"]
 
@@ -73,16 +73,21 @@ def list_(admin_url: AdminUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
     if not found:
         typer.echo("no deployments; register one: perdure deployments register URL")
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("id", "address", "protocol", "SDK", "created", "services")
-    for each in sorted(found, key=lambda each: str(each["created_at"])):
-        services = ", ".join(f"{service['name']} ({service['revision']})" for service in each["services"])
-        spoken = f"{each.get('protocol_type', 'Lambda')} {each['min_protocol_version']}-{each['max_protocol_version']}"
-        created = each["created_at"][:19].replace("T", " ")
-        table.add_row(each["id"], _address(each), spoken, each.get("sdk_version", ""), created, services)
-    Console().print(table)
+    columns = ("ID", "ADDRESS", "PROTOCOL", "SDK", "CREATED", "SERVICES")
+    show_table(
+        columns,
+        [
+            (
+                each["id"],
+                _address(each),
+                f"{each.get('protocol_type', 'Lambda')} {each['min_protocol_version']}-{each['max_protocol_version']}",
+                each.get("sdk_version", ""),
+                moment(each["created_at"]),
+                ", ".join(f"{service['name']} ({service['revision']})" for service in each["services"]),
+            )
+            for each in sorted(found, key=lambda each: str(each["created_at"]))
+        ],
+    )
 
 
 def _address(deployment: dict[str, Any]) -> str:
@@ -92,7 +97,7 @@ def _address(deployment: dict[str, Any]) -> str:
 @app.command("describe")
 def describe(id: str, admin_url: AdminUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
     """One deployment, with its services and their handlers."""
-    found = ask(admin_url, "GET", f"/deployments/{id}")
+    found = ask(admin_url, "GET", f"/deployments/{segment(id)}")
     if as_json:
         show_json(found)
         return
@@ -110,9 +115,10 @@ def remove(
     id: str,
     force: Annotated[bool, typer.Option(help="Do not ask whether anything still runs there.")] = False,
     admin_url: AdminUrl = DEFAULT_URL,
+    as_json: AsJson = False,
 ) -> None:
     """Forget a deployment. Invocations that began there fail, and are retried, until it is registered again."""
-    found = ask(admin_url, "GET", f"/deployments/{id}")
+    found = ask(admin_url, "GET", f"/deployments/{segment(id)}")
     if not force:
         latest = [
             service["name"]
@@ -120,9 +126,12 @@ def remove(
             if service["deployment_id"] == id
         ]
         if latest:
-            raise PerdureError(
+            end(
                 f"{_address(found)} is the latest deployment of {', '.join(latest)}: new invocations go there. "
                 "Register a newer one first, or say --force"
             )
-    ask(admin_url, "DELETE", f"/deployments/{id}?force=true")
-    typer.echo(f"removed {id}: {_address(found)}")
+    ask(admin_url, "DELETE", f"/deployments/{segment(id)}?force=true")
+    if as_json:
+        show_json({"removed": id})
+    else:
+        typer.echo(f"removed {id}: {_address(found)}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from perdure.cli.options import ConfigFile, load_settings, with_settings
 from perdure.sdk.app import App
 from perdure.sdk.service import Service, VirtualObject, Workflow
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["load_app", "serve"]
 
 
+@with_settings
 def serve(
     apps: Annotated[
         list[str] | None,
@@ -28,51 +30,23 @@ def serve(
             help="What to serve in this process: modules, and the App in each, or an ASGI app of restate-sdk.",
         ),
     ] = None,
-    data_dir: Annotated[
-        str | None, typer.Option(help="Where everything is stored; made if it is not there. [default: perdure-data]")
-    ] = None,
-    host: Annotated[str | None, typer.Option(help="The address to listen at. [default: 127.0.0.1]")] = None,
-    ingress_port: Annotated[
-        int | None, typer.Option(help="Where handlers are called; 0 for a free port. [default: 8080]")
-    ] = None,
-    admin_port: Annotated[
-        int | None, typer.Option(help="Health, invocations, state; 0 for a free port. [default: 9070]")
-    ] = None,
-    partitions: Annotated[
-        int | None,
-        typer.Option(help="How many parts the work is cut into, when the data directory is made. [default: 1]"),
-    ] = None,
-    identity_key: Annotated[
-        str | None,
-        typer.Option(
-            help="The private key (PEM, Ed25519) that signs requests to endpoints. [default: made in DATA_DIR]"
-        ),
-    ] = None,
+    config: ConfigFile = None,
+    **settings: Any,
 ) -> None:
     """Serve the handlers of apps in this process, and of whatever is registered with `perdure deployments register`.
 
-    MODULE is imported from the current directory or the Python path. Every setting can also be given in the
-    environment: PERDURE_DATA_DIR, PERDURE_HOST, PERDURE_INGRESS_PORT, PERDURE_REQUEST_SIZE_LIMIT, ...
+    MODULE is imported from the current directory or the Python path. A setting is given as an option, in the
+    environment (PERDURE_DATA_DIR, PERDURE_HOST, ...) or in a file, perdure.toml; `perdure config show` says which hold.
     """
     began = time.monotonic()
-    from perdure.config import Config
     from perdure.server import run
 
-    config = Config.load(
-        {
-            "data_dir": data_dir,
-            "host": host,
-            "ingress_port": ingress_port,
-            "admin_port": admin_port,
-            "partitions": partitions,
-            "identity_key": identity_key,
-        }
-    )
+    found = load_settings(config, settings)
     _log_to_stderr()
     sys.path.insert(0, str(Path.cwd()))
     loaded = {each: load_app(each) for each in apps or ()}
     run(
-        config,
+        found.config,
         [app for app in loaded.values() if isinstance(app, App)],
         _announce,
         began,

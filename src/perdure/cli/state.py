@@ -7,7 +7,7 @@ import msgspec
 import typer
 
 from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, show_json
-from perdure.cli.asking import NOT_FOUND, REFUSED, ask, confirm, end, reason, request, segment
+from perdure.cli.asking import NOT_FOUND, ask, confirm, end, reason, refusal, request, segment
 from perdure.cli.tables import show_table, shown_bytes
 
 __all__ = ["app"]
@@ -98,7 +98,7 @@ def _change(
     body = msgspec.json.encode({"changes": changes, "replace": replace})
     answer = request(admin_url, "PATCH", _path(service, key), body, {"content-type": "application/json"})
     if answer.status >= 400:
-        end(reason(answer), NOT_FOUND if answer.status == 404 else REFUSED)
+        end(reason(answer), refusal(answer.status))
     waits = answer.status == 202
     if as_json:
         show_json({"done": not waits, "stored": True})

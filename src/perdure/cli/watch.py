@@ -7,7 +7,7 @@ import msgspec
 import typer
 
 from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson
-from perdure.cli.asking import NOT_FOUND, REFUSED, end, one_line, reason, request, segment
+from perdure.cli.asking import FAILED_INVOCATION, end, one_line, reason, refusal, request, segment
 from perdure.cli.journal import entry_in_words, result_in_words
 from perdure.cli.tables import parse_time
 
@@ -19,7 +19,7 @@ INTERVAL_MS = 300
 def watch(
     id: Annotated[str, typer.Argument(metavar="ID")], admin_url: AdminUrl = DEFAULT_URL, as_json: AsJson = False
 ) -> None:
-    """Print the journal's entries as they come, until it is completed (0) or paused (1)."""
+    """Print the journal's entries as they come, until it has succeeded (0), or failed or been paused (5)."""
     asyncio.run(_follow(_Watched(id, admin_url, as_json)))
 
 
@@ -44,13 +44,13 @@ class _Watched:
         self._status = ""
 
     def look(self) -> bool:
-        """Show what is new. True once it has ended; exits if it is paused, or not there."""
+        """Show what is new. True once it has ended well; exits if it failed, is paused, or is not there."""
         answer = request(self._admin_url, "GET", f"/invocations/{segment(self._id)}")
         if answer.status == 404 and self._status:
             typer.echo(f"{self._id} has ended, and is not kept", err=True)
             return True
         if answer.status != 200:
-            end(reason(answer), NOT_FOUND if answer.status == 404 else REFUSED)
+            end(reason(answer), refusal(answer.status))
         found = msgspec.json.decode(answer.content)
         for entry in found["journal"][self._shown :]:
             _show_entry(entry, found["journal"], self._as_json)
@@ -59,7 +59,9 @@ class _Watched:
             self._status = found["status"]
             _show_status(found, self._as_json)
         if self._status == "paused":
-            raise typer.Exit(REFUSED)
+            raise typer.Exit(FAILED_INVOCATION)
+        if self._status == "completed" and "message" in found["result"]:
+            raise typer.Exit(FAILED_INVOCATION)
         return self._status == "completed"
 
 

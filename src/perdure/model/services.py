@@ -3,8 +3,9 @@
 import enum
 
 import msgspec
+from msgspec.structs import replace
 
-__all__ = ["HandlerInfo", "HandlerKind", "RetryPolicy", "ServiceInfo", "ServiceKind"]
+__all__ = ["HandlerInfo", "HandlerKind", "RetryPolicy", "ServiceInfo", "ServiceKind", "Usual"]
 
 DAY_MS = 24 * 60 * 60 * 1000
 
@@ -100,3 +101,32 @@ class ServiceInfo(msgspec.Struct, frozen=True):
     @property
     def keyed(self) -> bool:
         return self.kind is not ServiceKind.SERVICE
+
+
+class Usual(msgspec.Struct, frozen=True):
+    """What holds for handlers that do not say otherwise. Not to say, and to say what these classes have as defaults, is
+    the same: an endpoint's manifest leaves out both."""
+
+    retry_policy: RetryPolicy = RetryPolicy()
+    inactivity_timeout_ms: int = 60_000
+    abort_timeout_ms: int = 600_000
+    journal_retention_ms: int = DAY_MS
+    idempotency_retention_ms: int = DAY_MS
+    workflow_retention_ms: int = DAY_MS
+
+    def filled_in(self, service: ServiceInfo) -> ServiceInfo:
+        """The same service, with what its handlers leave unsaid."""
+        changed = {
+            name: value for name in self.__struct_fields__ if (value := getattr(self, name)) != getattr(_UNSAID, name)
+        }
+        handlers = {
+            name: replace(
+                info,
+                **{each: value for each, value in changed.items() if getattr(info, each) == getattr(_UNSAID, each)},
+            )
+            for name, info in service.handlers.items()
+        }
+        return replace(service, handlers=handlers)
+
+
+_UNSAID = Usual()

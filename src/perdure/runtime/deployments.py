@@ -92,7 +92,8 @@ async def discover(node: Node, endpoint: Endpoint, headers: Mapping[str, str]) -
         if manifest.mode is not ProtocolMode.REQUEST_RESPONSE:
             raise DeploymentError(f"{endpoint.arn}: a Lambda function can't hold a conversation", "META0015")
         endpoint = replace(endpoint, compression=manifest.lambda_compression)
-    return Discovered(endpoint, manifest, answer.headers.get("x-restate-server"))
+    services = tuple(node.registry.usual.filled_in(each) for each in manifest.services)
+    return Discovered(endpoint, replace(manifest, services=services), answer.headers.get("x-restate-server"))
 
 
 async def _fetch(node: Node, endpoint: Endpoint, headers: Mapping[str, str]) -> Answer:

@@ -11,7 +11,7 @@ from perdure.errors import NotFound
 from perdure.model.deployments import Deployment, Revision
 from perdure.model.ids import IN_PROCESS
 from perdure.model.invocation import Retention, Target
-from perdure.model.services import HandlerInfo, HandlerKind, ServiceInfo
+from perdure.model.services import HandlerInfo, HandlerKind, ServiceInfo, Usual
 
 __all__ = ["Registry", "Route", "retention_of"]
 
@@ -26,8 +26,10 @@ class Route(NamedTuple):
 class Registry:
     """The services this node can have run."""
 
-    def __init__(self, services: Iterable[ServiceInfo] = ()) -> None:
-        self._local: dict[str, ServiceInfo] = {service.name: service for service in services}
+    def __init__(self, services: Iterable[ServiceInfo] = (), usual: Usual | None = None) -> None:
+        self.usual = usual or Usual()
+        """What holds for handlers that do not say otherwise, from when they are registered."""
+        self._local: dict[str, ServiceInfo] = {each.name: self.usual.filled_in(each) for each in services}
         self._deployments: dict[str, Deployment] = {}
         self._latest: dict[str, tuple[Deployment, Revision]] = {}
         self._services: dict[str, ServiceInfo] = dict(self._local)
