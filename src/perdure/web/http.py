@@ -6,7 +6,7 @@ There is no framework in the way: a call to a handler costs one pass over its he
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -25,6 +25,7 @@ __all__ = [
     "Receive",
     "Request",
     "Response",
+    "Route",
     "Router",
     "Scope",
     "Send",
@@ -285,31 +286,67 @@ class Departures:
 Handler: TypeAlias = Callable[..., Awaitable[Response]]
 
 
+class Route(NamedTuple):
+    """A way to ask for something. `path` names its variable segments in braces."""
+
+    method: str
+    path: str
+    handler: Handler
+
+
 class Router:
-    """Method and path to handler. A route's path names its variable segments in braces."""
+    """Method and path to handler. A route's path names its variable segments in braces; one that is written `{*name}`
+    and comes last stands for all that follow, which may be none."""
 
     def __init__(self) -> None:
         self._routes: dict[int, list[tuple[tuple[str, ...], dict[str, Handler]]]] = {}
+        self._open_ended: list[tuple[tuple[str, ...], dict[str, Handler]]] = []
+        self._listed: list[Route] = []
 
     def add(self, method: str, path: str, handler: Handler) -> None:
-        pattern = tuple(path.strip("/").split("/"))
-        routes = self._routes.setdefault(len(pattern), [])
+        pattern = tuple(path.split("/")[1:])
+        self._listed.append(Route(method, path, handler))
+        open_ended = pattern[-1].startswith("{*")
+        routes = self._open_ended if open_ended else self._routes.setdefault(len(pattern), [])
         for known, methods in routes:
             if known == pattern:
                 methods[method] = handler
                 return
         routes.append((pattern, {method: handler}))
 
+    def routes(self) -> list[Route]:
+        """Every route, in the order in which they were added."""
+        return list(self._listed)
+
     def find(self, method: str, segments: list[str]) -> tuple[Handler, dict[str, str]] | None:
         """The handler and the values of the variable segments, percent-decoded; None for an unknown path."""
         for pattern, methods in self._routes.get(len(segments), ()):
-            if all(part[0] == "{" or part == segment for part, segment in zip(pattern, segments, strict=True)):
-                if method not in methods:
-                    raise MethodNotAllowed(f"{method} is not allowed here: {', '.join(sorted(methods))}")
-                values = {
-                    part[1:-1]: percent_decoded(segment)
-                    for part, segment in zip(pattern, segments, strict=True)
-                    if part[0] == "{"
-                }
-                return methods[method], values
+            if _fits(pattern, segments):
+                return _chosen(method, methods), _values(pattern, segments)
+        for pattern, methods in self._open_ended:
+            *fixed, rest = pattern
+            count = len(fixed)
+            if len(segments) > count and _fits(fixed, segments[:count]):
+                values = _values(fixed, segments[:count])
+                values[rest[2:-1]] = percent_decoded("/".join(segments[count:]))
+                return _chosen(method, methods), values
         return None
+
+
+def _fits(pattern: Sequence[str], segments: Sequence[str]) -> bool:
+    """A variable segment is never empty."""
+    return all(
+        segment != "" if part[:1] == "{" else part == segment for part, segment in zip(pattern, segments, strict=True)
+    )
+
+
+def _values(pattern: Sequence[str], segments: Sequence[str]) -> dict[str, str]:
+    return {
+        part[1:-1]: percent_decoded(segment) for part, segment in zip(pattern, segments, strict=True) if part[:1] == "{"
+    }
+
+
+def _chosen(method: str, methods: Mapping[str, Handler]) -> Handler:
+    if method not in methods:
+        raise MethodNotAllowed(f"{method} is not allowed here: {', '.join(sorted(methods))}")
+    return methods[method]
