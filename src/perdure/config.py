@@ -35,6 +35,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bytes of a request's body above which it is refused (413)."""
     concurrency_limit: int | None = None
     """Requests at once above which more are refused (429), those that wait for a result counted."""
+    admin_concurrency_limit: int | None = None
+    """The same for the admin port; `/health` always answers."""
+    http2_stream_limit: int = 200
+    """Requests at once on one HTTP/2 connection to either port; a client has to wait with more, or open another."""
     attempt_limit: int = 1000
     """Handlers that run at once; the others wait."""
     remote_attempt_limit: int = 4000
@@ -93,8 +97,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not 5 <= self.protocol_version <= 7:
             raise Invalid(f"protocol_version must be from 5 to 7, not {self.protocol_version}")
         limits = ("attempt_limit", "remote_attempt_limit", "request_size_limit", "message_size_limit")
-        more = ("sql_concurrency_limit", "sql_memory_limit", "default_retry_factor")
-        for name in ("partitions", "concurrency_limit", *limits, *more):
+        more = ("http2_stream_limit", "sql_concurrency_limit", "sql_memory_limit", "default_retry_factor")
+        for name in ("partitions", "concurrency_limit", "admin_concurrency_limit", *limits, *more):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise Invalid(f"{name} must be at least 1, not {value}")

@@ -22,7 +22,7 @@ from perdure.sdk.app import App
 from perdure.sdk.caller import Caller, in_seconds
 from perdure.sdk.operations import Operation, Receipt, refusal
 from perdure.storage.memory import MemoryStorage
-from perdure.web.admin import description_to_json
+from perdure.web.invocations import description_to_json
 
 if TYPE_CHECKING:
     from perdure.storage.base import Storage

@@ -115,6 +115,7 @@ class Server:
         ingress = Ingress(
             node, request_size_limit=config.request_size_limit, concurrency_limit=config.concurrency_limit
         )
+<<<<<<< HEAD
         self.ingress = Listener(ingress, config.host, config.ingress_port)
         self._queries = queries_of(
             node,
@@ -123,14 +124,19 @@ class Server:
             time_limit=config.sql_timeout_seconds,
             memory_limit=config.sql_memory_limit,
         )
+=======
+        self.ingress = Listener(ingress, config.host, config.ingress_port, config.http2_stream_limit)
+        self._queries = queries_of(node, stores)
+>>>>>>> contract
         admin = Admin(
             node,
             version=perdure.__version__,
             ingress_endpoint=lambda: self.ingress.url if self.ingress is not None else None,
             request_size_limit=config.request_size_limit,
+            concurrency_limit=config.admin_concurrency_limit,
             queries=self._queries,
         )
-        self.admin = Listener(admin, config.host, config.admin_port)
+        self.admin = Listener(admin, config.host, config.admin_port, config.http2_stream_limit)
         sockets = [self.ingress.bind()]
         try:
             sockets.append(self.admin.bind())

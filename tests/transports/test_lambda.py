@@ -20,7 +20,7 @@ from perdure.model.entries import Value
 from perdure.runtime.deployments import DeploymentError, Deployments, Registration
 from perdure.storage.memory import MemoryStorage
 from perdure.transports import lambda_
-from perdure.transports.lambda_ import LambdaConnector, region_of
+from perdure.transports.lambda_ import LambdaConnector
 from perdure.transports.remote import Request
 from tests.transports.h2_server import Heard, post
 from tests.transports.in_loop import in_loop, until
@@ -285,18 +285,6 @@ async def test_calls_that_nobody_waits_for(cloud: Cloud) -> None:
     await until(lambda: not connector._tasks._running)
     assert len(cloud.payloads) == 1 and given_up.calls == [] and left.calls == []
     await connector.close()
-
-
-def test_arns() -> None:
-    assert region_of(ARN) == "eu-central-1"
-    for wrong in (
-        "",
-        ARN.removesuffix(":7"),
-        ARN.replace("lambda", "sns"),
-        f"{ARN}:8",
-        ARN.replace("eu-central-1", ""),
-    ):
-        assert region_of(wrong) is None
 
 
 @in_loop

@@ -41,7 +41,7 @@ def test_health_and_version(prefix: str) -> None:
 def test_versions_and_routes_that_are_not_there() -> None:
     first = ask(FakeNode(), "GET", "/v1/health")
     assert (first.status, first.headers["content-type"]) == (400, "text/plain; charset=utf-8")
-    for path in ("/v5/health", "/nothing", "/", f"/invocations/{ID_TEXT}/nothing", "/v4"):
+    for path in ("/v5/health", "/nothing", "/v4/", "/v1/", "/health/", f"/invocations/{ID_TEXT}/nothing"):
         assert ask(FakeNode(), "GET", path)[::2] == (404, b"")
     assert ask(FakeNode(), "POST", "/health").status == 405
     assert ask(FakeNode(), "GET", f"/invocations/{ID_TEXT}/cancel").status == 405
@@ -69,7 +69,17 @@ def test_control(prefix: str, verb: str, asked: tuple[Any, ...]) -> None:
     assert node.asked == [asked]
     assert ask(FakeNode(Done(pending=True)), "PATCH", path).status == 202
     refused = ask(FakeNode(Refused(409, "completed")), "PATCH", path)
-    assert (refused.status, refused.json) == (409, {"message": "completed", "restate_code": None})
+    assert (refused.status, refused.json) == (
+        409,
+        {
+            "message": "completed",
+            "restate_code": None,
+            "source": "request",
+            "accepted": False,
+            "retryable": False,
+            "invocation_id": ID_TEXT,
+        },
+    )
 
 
 def test_restart_tells_the_new_id() -> None:
@@ -193,7 +203,9 @@ def test_changes_of_state() -> None:
 def test_changes_that_are_refused(body: bytes, headers: list[tuple[str, str]], status: int) -> None:
     node = FakeNode(Done())
     reply = ask(node, "PATCH", "/services/Counter/state/k", body, *headers)
-    assert (reply.status, set(reply.json)) == (status, {"message", "restate_code"})
+    assert (reply.status, reply.headers["content-type"]) == (status, "text/plain; charset=utf-8")
+    assert reply.headers["x-restate-error-source"] == "request"
+    assert reply.headers["x-perdure-accepted"] == reply.headers["x-perdure-retryable"] == "false"
     assert not node.asked
 
 

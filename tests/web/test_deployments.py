@@ -36,8 +36,10 @@ class Client:
         data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         reply = await self._web(method, path, data, *(headers or ((JSON,) if body is not None else ())))
         assert reply is not None
-        if reply.status >= 400 and reply.body:
-            assert set(reply.json) == {"message", "restate_code"}, reply
+        if reply.status >= 400 and reply.body and reply.headers["content-type"] == "application/json":
+            assert set(reply.json) == {"message", "restate_code", "source", "accepted", "retryable"}, reply
+        elif reply.status >= 400 and reply.body:
+            assert reply.status in (400, 415, 422) and reply.headers["content-type"] == "text/plain; charset=utf-8"
         return reply
 
     async def register(self, path: str = "/deployments", **body: Any) -> Reply:
@@ -154,8 +156,9 @@ BAD_BODIES: list[tuple[Any, int]] = [
     ({"uri": 5}, 422),
     ({"uri": ONE, "force": "yes"}, 422),
     ({"uri": ONE, "additional_headers": {"a": 1}}, 422),
-    ({"uri": "one:9080"}, 422),
-    ({"uri": "/path"}, 422),
+    ({"uri": "one:9080"}, 400),
+    ({"uri": "/path"}, 400),
+    ({"uri": ""}, 422),
     ({"uri": "ftp://one"}, 422),
     ({"uri": "http://"}, 422),
     ({"uri": "http://one:port"}, 422),
@@ -169,9 +172,9 @@ BAD_BODIES: list[tuple[Any, int]] = [
     ({"arn": ARN.removesuffix(":7")}, 400),
     ({"arn": ARN.replace(":function:", ":layer:")}, 400),
     ({"arn": "nothing"}, 400),
-    ({"uri": ONE, "additional_headers": {"a b": "c"}}, 400),
-    ({"uri": ONE, "additional_headers": {"a": "b\r\nc: d"}}, 400),
-    ({"uri": ONE, "additional_headers": {"": "b"}}, 400),
+    ({"uri": ONE, "additional_headers": {"a b": "c"}}, 422),
+    ({"uri": ONE, "additional_headers": {"a": "b\r\nc: d"}}, 422),
+    ({"uri": ONE, "additional_headers": {"": "b"}}, 422),
 ]
 
 
@@ -188,10 +191,11 @@ async def test_other_content_types_are_refused() -> None:
     async with admin() as ask:
         for headers in ((("content-type", "text/plain"),), (("x", "y"),)):
             assert (await ask("POST", "/deployments", b'{"uri": "http://one"}', *headers)).status == 415
+        id = (await ask.register()).json["id"]
         for method, path in (
-            ("PATCH", "/deployments/dp_1"),
+            ("PATCH", f"/deployments/{id}"),
             ("PATCH", "/services/Greeter"),
-            ("PUT", "/v2/deployments/x"),
+            ("PUT", f"/v2/deployments/{id}"),
         ):
             assert (await ask(method, path, b"{}", ("content-type", "text/plain"))).status == 415
 
@@ -253,15 +257,18 @@ async def test_changes() -> None:
         assert [each["name"] for each in written["services"]] == ["Greeter"]
         ask.world.answers[ONE] = says(service("Greeter"), newest=6)
         assert error(await ask("PATCH", path, {"uri": ONE})) == (400, "META0016")
-        assert (await ask("PATCH", "/deployments/dp_1unknown", {"uri": ONE})).status == 404
-        assert (await ask("PATCH", path, {"uri": "x"})).status == 422
+        assert (await ask("PATCH", f"/deployments/dp_1{'1' * 22}", {"uri": ONE})).status == 404
+        assert (await ask("PATCH", "/deployments/dp_1short", {"uri": ONE})).status == 400
+        assert (await ask("PATCH", path, {"uri": "x"})).status == 400
 
 
 @in_loop
 async def test_removal_has_to_be_forced() -> None:
     async with admin() as ask:
         id = (await ask.register()).json["id"]
-        for query in ("", "?force=false", "?force="):
+        for query in ("?force=", "?force=yes", "?force=true&force=true"):
+            assert (await ask("DELETE", f"/deployments/{id}{query}")).status == 400
+        for query in ("", "?force=false"):
             reply = await ask("DELETE", f"/deployments/{id}{query}")
             assert (reply.status, reply.body) == (501, b"")
         assert (await ask("DELETE", f"/deployments/{id}?force=true")).status == 202
@@ -327,8 +334,9 @@ async def test_options_are_changed_until_the_next_discovery() -> None:
 async def test_changes_of_options_that_are_refused() -> None:
     async with admin() as ask:
         await ask.register()
-        for body in ({"workflow_completion_retention": "1d"}, {"inactivity_timeout": "soon"}, b"{"):
+        for body in ({"workflow_completion_retention": "1d"}, b"{"):
             assert (await ask("PATCH", "/services/Greeter", body)).status == 400
+        assert (await ask("PATCH", "/services/Greeter", {"inactivity_timeout": "soon"})).status == 422
         assert (await ask("PATCH", "/services/Greeter", {"public": "no"})).status == 422
         assert (await ask("PATCH", "/services/Nobody", {})).status == 404
 

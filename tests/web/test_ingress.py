@@ -158,19 +158,17 @@ def test_delays_that_are_refused(path: str) -> None:
         ("/restate/scope/s/call/Greeter/greet", 400),
         ("/restate/scope/s/send/Greeter/greet", 400),
         ("/restate/invocation/nonsense/attach", 400),
-        (f"/restate/invocation/{ID_TEXT}/look", 400),
+        (f"/restate/invocation/{ID_TEXT}/look", 404),
         ("/restate/invocation/Nobody/greet/key/attach", 404),
-        ("/restate/invocation/Greeter/nothing/key/attach", 404),
         ("/restate/invocation/Counter/add/key/attach", 400),
         ("/restate/invocation/Signup/ada/run/key/attach", 400),
-        ("/restate/workflow/Greeter/x/attach", 400),
-        ("/restate/workflow/Nobody/x/attach", 404),
+        ("/restate/workflow/Signup//attach", 400),
         ("/restate/workflow/Signup/x", 400),
-        ("/restate/workflow/Signup/x/look", 400),
+        ("/restate/workflow/Signup/x/look", 404),
         ("/restate/attach/nonsense", 400),
         ("/restate/output/nonsense", 400),
         (f"/restate/output/{ID_TEXT}/x", 400),
-        ("/restate/health/x", 404),
+        ("/restate/", 400),
     ],
 )
 def test_bad_paths(path: str, status: int) -> None:
@@ -447,11 +445,7 @@ def test_targets_given_in_the_body(target: dict[str, str], id: bytes) -> None:
         (b'{"target": "nobody"}', 500),
         (b'{"target": "invocation"}', 500),
         (b'{"target": "invocation", "invocationId": "nonsense"}', 400),
-        (b'{"target": "workflow", "workflowName": "Nobody", "workflowKey": "x"}', 404),
-        (b'{"target": "workflow", "workflowName": "Counter", "workflowKey": "x"}', 400),
         (b'{"target": "workflow", "workflowName": "Signup", "workflowKey": "x", "scope": "s"}', 400),
-        (b'{"target": "idempotentInvocation", "service": "Counter", "handler": "add", "idempotencyKey": "k"}', 400),
-        (b'{"target": "idempotentInvocation", "service": "Greeter", "handler": "x", "idempotencyKey": "k"}', 404),
         (
             b'{"target": "idempotentInvocation", "service": "Greeter", "key": "", "handler": "", "idempotencyKey": ""}',
             400,
@@ -463,6 +457,35 @@ def test_bodies_that_name_nothing(verb: str, body: bytes, status: int) -> None:
     check_error(
         ask(FakeNode(), "POST", f"/restate/{verb}", body), status, says="cannot read body" if status == 500 else ""
     )
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"target": "workflow", "workflowName": "Nobody", "workflowKey": "x"},
+        {"target": "workflow", "workflowName": "Counter", "workflowKey": "x"},
+        {"target": "idempotentInvocation", "service": "Nobody", "handler": "x", "key": "y", "idempotencyKey": "k"},
+        {"target": "idempotentInvocation", "service": "Greeter", "handler": "x", "idempotencyKey": "k"},
+    ],
+)
+def test_ids_are_computed_whether_or_not_there_is_such_a_handler(named: dict[str, str]) -> None:
+    body = json.dumps(named).encode()
+    id = ask(FakeNode(), "POST", "/restate/lookup", body).json["invocationId"]
+    node = FakeNode(Refused(404, "not found"))
+    check_error(ask(node, "POST", "/restate/attach", body), 404, source="invocation")
+    check_error(ask(node, "POST", "/restate/output", body), 404)
+    assert [format_invocation_id(asked[1]) for asked in node.asked] == [id, id]
+
+
+def test_a_body_that_cannot_be_read_is_not_to_be_sent_again() -> None:
+    assert ask(FakeNode(), "POST", "/restate/lookup", b"{").json["retryable"] is False
+
+
+@pytest.mark.parametrize("verb", ["attach", "output"])
+def test_what_a_failed_look_at_a_result_says(verb: str) -> None:
+    reply = ask(FakeNode(Unavailable("stopping")), "GET", f"/restate/{verb}/{ID_TEXT}")
+    check_error(reply, 503)
+    assert (reply.json["accepted"], reply.json["retryable"], reply.headers["x-restate-id"]) == (None, True, ID_TEXT)
 
 
 def test_attach_to_nothing_and_output_of_nothing() -> None:
@@ -499,7 +522,6 @@ def test_awakeables(verb: str) -> None:
     [
         "/restate/awakeables/nonsense/resolve",
         "/restate/awakeables/prom_1abc/resolve",
-        f"/restate/awakeables/{AWAKEABLE}/complete",
         f"/restate/awakeables/{AWAKEABLE}",
         f"/restate/awakeables/{AWAKEABLE}/reject?code=abc",
         f"/restate/awakeables/{AWAKEABLE}/reject?code=200",
@@ -511,6 +533,7 @@ def test_awakeables(verb: str) -> None:
 def test_awakeables_and_signals_that_are_refused(path: str) -> None:
     node = FakeNode()
     check_error(ask(node, "POST", path), 400)
+    check_error(ask(node, "POST", f"/restate/awakeables/{AWAKEABLE}/complete"), 404)
     assert not node.asked
 
 

@@ -1,13 +1,24 @@
 """Where services are served, other than in this process: addresses, what is spoken there, and revisions of services."""
 
 import enum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
+from perdure.errors import Invalid
 from perdure.model.services import ServiceInfo
 
-__all__ = ["AsgiEndpoint", "Deployment", "Endpoint", "HttpEndpoint", "LambdaEndpoint", "ProtocolMode", "Revision"]
+__all__ = [
+    "AsgiEndpoint",
+    "Deployment",
+    "Endpoint",
+    "FunctionArn",
+    "HttpEndpoint",
+    "LambdaEndpoint",
+    "ProtocolMode",
+    "Revision",
+    "parse_function_arn",
+]
 
 
 class ProtocolMode(enum.StrEnum):
@@ -38,6 +49,26 @@ class LambdaEndpoint(msgspec.Struct, frozen=True, omit_defaults=True, tag="lambd
     @property
     def address(self) -> str:
         return self.arn
+
+
+class FunctionArn(NamedTuple):
+    """What the ARN of a Lambda function says. `qualifier` is a version or an alias."""
+
+    partition: str
+    region: str
+    account: str
+    name: str
+    qualifier: str
+
+
+def parse_function_arn(text: str) -> FunctionArn:
+    """`arn:aws:lambda:REGION:ACCOUNT:function:NAME:VERSION`, its parts. Raises `Invalid`."""
+    parts = text.split(":")
+    if len(parts) != 8 or [parts[0], parts[2], parts[5]] != ["arn", "lambda", "function"] or not all(parts):
+        raise Invalid(
+            f"{text!r} has to name a version or an alias: arn:aws:lambda:REGION:ACCOUNT:function:NAME:VERSION"
+        )
+    return FunctionArn(parts[1], parts[3], parts[4], parts[6], parts[7])
 
 
 class AsgiEndpoint(msgspec.Struct, frozen=True, omit_defaults=True, tag="asgi"):

@@ -27,6 +27,7 @@ __all__ = [
     "idempotent_uuid",
     "invocation_id",
     "parse_awakeable_id",
+    "parse_deployment_id",
     "parse_invocation_id",
     "partition_key_of",
     "partition_of",
@@ -87,6 +88,18 @@ def parse_invocation_id(text: str) -> InvocationId:
 def deployment_id(raw: bytes) -> str:
     """16 raw bytes of a ULID -> `dp_1...`."""
     return "dp_1" + _base62(raw)
+
+
+def parse_deployment_id(text: str) -> bytes:
+    """`dp_1...` -> 16 raw bytes. Raises `Invalid` that says what is wrong with the text."""
+    if not text.startswith("dp_1"):
+        raise Invalid(f"deployment id {text!r}: it has to begin with 'dp_1'")
+    if len(text) != 26:
+        raise Invalid(f"deployment id {text!r}: {len(text)} characters, not 26")
+    try:
+        return _unbase62(text[4:])
+    except (KeyError, OverflowError):
+        raise Invalid(f"deployment id {text!r}: not base62") from None
 
 
 IN_PROCESS = deployment_id(bytes(16))

@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 
-from perdure.model.deployments import Endpoint, LambdaEndpoint
+from perdure.model.deployments import Endpoint, LambdaEndpoint, parse_function_arn
 from perdure.transports.remote import Answer, Listener, Request
 from perdure.transports.tasks import Tasks
 
-__all__ = ["LambdaConnector", "region_of"]
+__all__ = ["LambdaConnector"]
 
 THREADS = 64
 """How many calls go on at once."""
@@ -35,14 +35,6 @@ class _Reply(msgspec.Struct, rename="camel"):
     headers: dict[str, str] | None = None
     body: str | None = None
     is_base64_encoded: bool = False
-
-
-def region_of(arn: str) -> str | None:
-    """`arn:aws:lambda:REGION:ACCOUNT:function:NAME:VERSION` -> REGION; None for anything else."""
-    parts = arn.split(":")
-    if len(parts) != 8 or parts[0] != "arn" or parts[2] != "lambda" or parts[5] != "function" or not all(parts):
-        return None
-    return parts[3]
 
 
 class LambdaConnector:
@@ -96,7 +88,7 @@ class LambdaConnector:
         return _answer(endpoint, text)
 
     def _client(self, endpoint: LambdaEndpoint) -> Any:
-        key = (region_of(endpoint.arn) or "", endpoint.assume_role_arn)
+        key = (parse_function_arn(endpoint.arn).region, endpoint.assume_role_arn)
         client, until = self._clients.get(key, (None, 0.0))
         if time.monotonic() >= until:
             client, lifetime = _make_client(*key)

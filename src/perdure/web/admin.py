@@ -1,73 +1,82 @@
-"""The admin port: health, version, and what people do to invocations and state. See docs/http-api.md.
+"""The admin port: what people and tools do to invocations, state, services and deployments. See docs/http-api.md.
 
-Every route exists unversioned and below `/v2`, `/v3` and `/v4`. Errors are `{"message", "restate_code"}`. Paths,
-verbs and statuses are those of restate-server 1.7, except what is ours:
-
-* `GET /invocations/{id}`: everything known of an invocation, its journal included (`describe`);
-* `GET /services/{service}/state/{key}`: `{"state": {name: base64}}`, an object's or workflow's whole state;
-* `PATCH` of the same with `{"changes": {name: base64 or null}, "replace": false}`: sets, and clears what is null;
-  with `replace`, also everything that is not named. It takes its turn among the exclusive handlers of that key:
-  200 when it is done, 202 when it is stored and waits.
+Every route exists unversioned and below `/v2`, `/v3` and `/v4`. Paths, verbs, statuses and bodies are those of
+restate-server 1.7; each group of routes is a file of its own beside this one. What goes for all of them is here: the
+versions, the limits, compression, and what an error says. Beside restate-server's `message` and `restate_code`, errors
+say whose fault it is (`source`), whether anything was `accepted`, and whether the request may be sent again
+(`retryable`); where a body is empty or text, as restate-server has it, three headers say that.
 """
 
 import asyncio
-import base64
-import hashlib
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import quote
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from perdure.errors import Invalid, NotFound, RequestError
-from perdure.model import invocation as states
-from perdure.model.actions import Description, Done, Refused
-from perdure.model.entries import Entry
-from perdure.model.ids import InvocationId, format_invocation_id, parse_invocation_id
-from perdure.runtime.deployments import Deployments
+from perdure.errors import RequestError
+from perdure.runtime.deployments import DeploymentError, Deployments
+from perdure.web.compression import compressed
 from perdure.web.deployments import DeploymentRoutes
+from perdure.web.features import FEATURES, FeatureRoutes
 from perdure.web.http import (
+    JSON,
+    TEXT,
     CallerGone,
+    MethodNotAllowed,
     Receive,
+    Rejection,
     Request,
     Response,
+    Route,
     Router,
     Scope,
     Send,
-    format_time_ns,
+    explained,
     json_response,
     logger,
-    read_json,
     respond,
     serve_lifespan,
 )
+from perdure.web.invocations import InvocationRefused, InvocationRoutes
+from perdure.web.openapi import AdminError, Source, admin_openapi
+from perdure.web.operations import Operation
+from perdure.web.serdes import SerdeRoutes
+from perdure.web.services import ServiceRoutes
 from perdure.web.sql import QueryRoutes
+from perdure.web.state import StateRoutes
+from perdure.web.ui import UiRoutes
 
 if TYPE_CHECKING:
     from perdure.runtime.node import Node
     from perdure.sql.pool import Queries
 
-__all__ = ["Admin", "description_to_json"]
+__all__ = ["Admin"]
 
-_VERSIONS = ("v2", "v3", "v4")
-_FEATURES = (
-    "vqueues",
-    "protocol_v7",
-    "invoker_yield",
-    "unique_random_seeds",
-    "scoped_virtual_objects",
-    "kafka_scope",
-    "vqueues_migration_skip_completed",
-    "vqueues_async_refill",
-    "vqueue_obsolete_cleanup",
-    "scoped_state_table_migration",
-    "scoped_promise_table_migration",
-    "preflight_invocation_termination_retention",
-)
+_VERSIONS: Final = ("v2", "v3", "v4")
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_PASSING: Final = frozenset({425, 429, 503})  # what may be otherwise a moment later
+
+
+class VersionInformation(msgspec.Struct):
+    version: str
+    min_admin_api_version: int
+    max_admin_api_version: int
+    ingress_endpoint: str | None
+    features: dict[str, bool]
+
+
+class ClusterHealth(msgspec.Struct):
+    """One node is no cluster: its metadata is in its own store."""
+
+    cluster_name: str
+    metadata_cluster_health: None = None
 
 
 class Admin:
-    """The ASGI application of the admin port."""
+    """The ASGI application of the admin port.
+
+    `concurrency_limit` is how many requests at once are served; more are answered 429. `/health` always answers.
+    """
 
     def __init__(
         self,
@@ -76,325 +85,142 @@ class Admin:
         version: str,
         ingress_endpoint: Callable[[], str | None] = lambda: None,
         request_size_limit: int = 32 * 1024 * 1024,
+        concurrency_limit: int | None = None,
         queries: "Queries | None" = None,
     ) -> None:
         self._node = node
         self._queries = queries
-        self._deployments = Deployments(node)
         self._version = version
         self._ingress_endpoint = ingress_endpoint
         self._size_limit = request_size_limit
+        self._concurrency_limit = concurrency_limit
+        self._active = 0
+        self._document: bytes | None = None
         self._router = self._routes()
+
+    def routes(self) -> list[Route]:
+        """Every route, unversioned."""
+        return self._router.routes()
 
     def _routes(self) -> Router:
         router = Router()
-        node = self._node
-        router.add("GET", "/health", self._health)
-        router.add("GET", "/version", self._show_version)
-        router.add("GET", "/invocations/{id}", self._describe)
-        verbs: dict[str, Callable[[InvocationId, Request], Awaitable[Done | Refused]]] = {
-            "cancel": lambda id, _: node.cancel(id),
-            "kill": lambda id, _: node.kill(id),
-            "pause": lambda id, _: node.pause(id),
-            "resume": lambda id, request: node.resume(id, self._repinned(request, "keep")),
-            "purge": lambda id, _: node.purge(id),
-            "purge-journal": lambda id, _: node.purge(id, journal_only=True),
-            "restart-as-new": lambda id, request: node.restart(
-                id, keep=_first_entry(request) + 1, deployment=self._repinned(request, "latest")
-            ),
-        }
-        for verb, act in verbs.items():
-            router.add("PATCH", f"/invocations/{{id}}/{verb}", self._controlling(act))
-        DeploymentRoutes(self._deployments, node.registry, self._size_limit).add_to(router)
-        router.add("DELETE", "/invocations/{id}", self._delete)
-        for verb, act in verbs.items():
-            router.add("POST", f"/internal/invocations_batch_operations/{verb}", self._batch(act))
-        router.add("POST", "/services/{service}/state", self._replace_state)
+        node, limit = self._node, self._size_limit
+        operation = Operation("health", "200 when requests are served", {200: None})
+        router.add("GET", "/health", self._health, operation=operation)
+        operation = Operation("version", "What this server is", {200: VersionInformation})
+        router.add("GET", "/version", self._show_version, operation=operation)
+        operation = Operation("cluster_health", "For clients that ask", {200: ClusterHealth}, deprecated=True)
+        router.add("GET", "/cluster-health", self._cluster_health, operation=operation)
+        operation = Operation("openapi", "This document", {200: dict[str, Any]})
+        router.add("GET", "/openapi", self._openapi, operation=operation)
+        InvocationRoutes(node, limit).add_to(router)
+        deployments = Deployments(node)
+        DeploymentRoutes(deployments, limit).add_to(router)
+        ServiceRoutes(deployments, node.registry, limit, self._ingress_endpoint).add_to(router)
+        StateRoutes(node, limit).add_to(router)
         if self._queries is not None:
-            QueryRoutes(self._queries, self._size_limit).add_to(router)
-        router.add("GET", "/services/{service}/state/{key}", self._state)
-        router.add("PATCH", "/services/{service}/state/{key}", self._change_state)
+            QueryRoutes(self._queries, limit).add_to(router)
+        FeatureRoutes(node.registry, limit).add_to(router)
+        SerdeRoutes(node, limit).add_to(router)
+        UiRoutes().add_to(router)
         return router
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await serve_lifespan(scope, receive, send)
         request = Request(scope, receive)
+        self._active += 1
         try:
             response = await self._answer(request)
-        except RequestError as error:
-            code = getattr(error, "restate_code", None)
-            response = json_response(error.status, {"message": error.message, "restate_code": code})
+            if request.method == "HEAD":
+                response = response._replace(body=b"")
+            await respond(send, await compressed(request, response))
         except (CallerGone, asyncio.CancelledError):
-            return
-        except Exception:
-            logger.exception("%s %s failed", request.method, request.path)
-            message = "internal error; the server's log says more"
-            response = json_response(500, {"message": message, "restate_code": None})
-        try:
-            await respond(send, response)
-        except asyncio.CancelledError:
             return  # its caller has left
         except RequestError as error:  # too late for an answer: what was sent is cut off
             logger.warning("%s %s was cut off: %s", request.method, request.path, error.message)
+        finally:
+            self._active -= 1
 
     async def _answer(self, request: Request) -> Response:
+        """The response, whatever happens. Raises `CallerGone` if nobody is there to read it."""
+        try:
+            response = await self._route(request)
+        except CallerGone:
+            raise
+        except RequestError as error:
+            return self._refusal(request, error)
+        except Exception:
+            logger.exception("%s %s failed", request.method, request.path)
+            return self._refusal(request, RequestError("internal error; the server's log says more"))
+        if response.status >= 400:
+            return explained(response, *self._explanation(request, response.status))
+        return response
+
+    async def _route(self, request: Request) -> Response:
         segments = request.parse_path().split("/")[1:]
+        if segments != ["health"] and self._concurrency_limit is not None and self._active > self._concurrency_limit:
+            return Response(429, [])
         if segments[0] in _VERSIONS:
-            segments = segments[1:]
-        elif segments[0] == "v1":
+            segments = segments[1:] or [""]
+            if segments == [""] and request.path.endswith("/"):
+                return Response(404, [])
+        elif segments[0] == "v1" and segments[1:] != [""]:
             text = f"admin API version 1 is not supported, use {', '.join(_VERSIONS)}"
-            return Response(400, [(b"content-type", b"text/plain; charset=utf-8")], text.encode())
+            return Response(400, [TEXT], text.encode())
         found = self._router.find(request.method, segments)
         if found is None:
             return Response(404, [])
         handler, values = found
         return await handler(request, **values)
 
+    # Errors
+
+    def _refusal(self, request: Request, error: RequestError) -> Response:
+        source, accepted, retryable = self._explanation(request, error.status, error)
+        if isinstance(error, Rejection):
+            response = Response(error.status, [TEXT], error.message.encode())
+        else:
+            code = getattr(error, "restate_code", None)
+            body = AdminError(error.message, code, source, accepted, retryable)
+            if isinstance(error, InvocationRefused):
+                body.invocation_id = error.invocation_id
+            response = json_response(error.status, body)
+        if isinstance(error, MethodNotAllowed):
+            response.headers.append((b"allow", ",".join(error.allowed).encode()))
+        return explained(response, source, accepted, retryable)
+
+    def _explanation(
+        self, request: Request, status: int, error: RequestError | None = None
+    ) -> tuple[Source, bool | None, bool]:
+        """Whose fault it is, whether anything was accepted, whether the request may be sent again."""
+        reading = request.method in _READING
+        again = reading or not request.path.endswith("restart-as-new")  # whatever else is done twice is done once
+        if isinstance(error, DeploymentError) and status >= 500:
+            return "deployment", False, True
+        if status in _PASSING:
+            unknown = not reading and status == 503 and self._node.failure is not None
+            return ("request" if status == 425 else "server"), (None if unknown else False), again
+        if status >= 500 and status != 501:
+            return "server", (False if reading else None), again
+        return "request", False, False
+
+    # What is here
+
     async def _health(self, request: Request) -> Response:
         if self._node.ready:
             return Response(200, [])
-        return json_response(503, {"message": "not ready: recovering or stopping", "restate_code": None})
+        body = AdminError("not ready: recovering or stopping", None, "server", False, True)
+        return json_response(503, body)
 
     async def _show_version(self, request: Request) -> Response:
-        version = {
-            "version": self._version,
-            "min_admin_api_version": 2,
-            "max_admin_api_version": 4,
-            "ingress_endpoint": self._ingress_endpoint(),
-            "features": dict.fromkeys(_FEATURES, False),
-        }
-        return json_response(200, version)
+        features = dict.fromkeys(FEATURES, False)
+        return json_response(200, VersionInformation(self._version, 2, 4, self._ingress_endpoint(), features))
 
-    def _controlling(
-        self, act: Callable[[InvocationId, Request], Awaitable[Done | Refused]]
-    ) -> Callable[..., Awaitable[Response]]:
-        async def control(request: Request, id: str) -> Response:
-            outcome = await act(_invocation_id(id), request)
-            if isinstance(outcome, Refused):
-                return _refusal(outcome)
-            if outcome.new_id is not None:
-                return json_response(200, {"new_invocation_id": format_invocation_id(outcome.new_id)})
-            return Response(202 if outcome.pending else 200, [])
+    async def _cluster_health(self, request: Request) -> Response:
+        return json_response(200, ClusterHealth("localcluster"))
 
-        return control
-
-    async def _delete(self, request: Request, id: str) -> Response:
-        """The older way to end an invocation: the answer is 202 whatever comes of it."""
-        identity, mode = _invocation_id(id), request.parameters().get("mode", "cancel").lower()
-        acts = {"cancel": self._node.cancel, "kill": self._node.kill, "purge": self._node.purge}
-        if mode not in acts:
-            raise Invalid(f"mode={mode!r}: it has to be one of {', '.join(acts)}")
-        await acts[mode](identity)
-        return Response(202, [])
-
-    def _batch(
-        self, act: Callable[[InvocationId, Request], Awaitable[Done | Refused]]
-    ) -> Callable[..., Awaitable[Response]]:
-        """The same for many invocations, one after the other."""
-
-        async def control(request: Request) -> Response:
-            body = await read_json(request, _Batch, self._size_limit)
-            if len(body.invocation_ids) > BATCH_LIMIT:
-                raise Invalid(f"invocation_ids: at most {BATCH_LIMIT} at once, not {len(body.invocation_ids)}")
-            if body.deployment is not None:
-                request.query = b"deployment=" + quote(body.deployment).encode()
-            succeeded: list[Any] = []
-            failed: list[dict[str, str]] = []
-            for id in body.invocation_ids:
-                try:
-                    outcome = await act(_invocation_id(id), request)
-                except RequestError as error:
-                    failed.append({"invocation_id": id, "error": error.message})
-                    continue
-                if isinstance(outcome, Refused):
-                    failed.append({"invocation_id": id, "error": outcome.message})
-                elif outcome.new_id is not None:
-                    new_id = format_invocation_id(outcome.new_id)
-                    succeeded.append({"old_invocation_id": id, "new_invocation_id": new_id})
-                else:
-                    succeeded.append(id)
-            return json_response(200, {"succeeded": succeeded, "failed": failed})
-
-        return control
-
-    def _repinned(self, request: Request, default: str) -> str | None:
-        """The query's `deployment`, as the node takes it. Raises `Invalid` for one that is not there."""
-        wanted = request.parameters().get("deployment", default)
-        if wanted.lower() == "keep":
-            return None
-        if wanted.lower() == "latest":
-            return ""
-        if self._node.registry.deployment(wanted) is None:
-            raise Invalid(f"deployment {wanted!r} not found")
-        return wanted
-
-    async def _describe(self, request: Request, id: str) -> Response:
-        outcome = await self._node.describe(_invocation_id(id))
-        if isinstance(outcome, Refused):
-            return _refusal(outcome)
-        return json_response(200, description_to_json(outcome))
-
-    async def _state(self, request: Request, service: str, key: str) -> Response:
-        self._check_object(service)
-        return json_response(200, {"state": await self._node.state(service, key)})
-
-    async def _replace_state(self, request: Request, service: str) -> Response:
-        """An object's whole state becomes `new_state`, whose values are lists of bytes; `version` is of the old one."""
-        body = await read_json(request, _NewState, self._size_limit)
-        if self._node.registry.service(service) is not None or body.new_state:
-            self._check_object(service)
-        if body.version is not None:
-            current = await self._node.state(service, body.object_key)
-            if state_version(current) != body.version:
-                return Response(202, [])  # the answer is the same: the change is dropped
-        changes: dict[str, bytes | None] = {name: bytes(value) for name, value in body.new_state.items()}
-        await self._node.change_state(service, body.object_key, changes, replace=True)
-        return Response(202, [])
-
-    async def _change_state(self, request: Request, service: str, key: str) -> Response:
-        self._check_object(service)
-        change = await read_json(request, _StateChange, self._size_limit)
-        done = await self._node.change_state(service, key, change.changes, change.replace)
-        return Response(202 if done.pending else 200, [])
-
-    def _check_object(self, name: str) -> None:
-        service = self._node.registry.service(name)
-        if service is None:
-            raise NotFound(f"service {name!r} not found")
-        if not service.keyed:
-            raise Invalid(f"{name} is a service: only virtual objects and workflows have state")
-
-
-BATCH_LIMIT = 1000
-_Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
-
-
-class _Batch(msgspec.Struct):
-    invocation_ids: list[str]
-    deployment: str | None = None
-
-
-class _NewState(msgspec.Struct):
-    object_key: str
-    new_state: dict[str, list[_Byte]]
-    version: str | None = None
-
-
-def state_version(state: Mapping[str, bytes]) -> str:
-    """What names the content of an object's state: a digest of its sorted pairs, as restate-server makes it."""
-    digest = hashlib.sha256()
-    for index, (name, value) in enumerate(sorted(state.items())):
-        digest.update(index.to_bytes(8, "big") + b"\1" + name.encode() + b"\2" + value + b"\3")
-    return base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode()
-
-
-class _StateChange(msgspec.Struct):
-    changes: dict[str, bytes | None]
-    replace: bool = False
-
-
-def _refusal(refused: Refused) -> Response:
-    return json_response(refused.status, {"message": refused.message, "restate_code": None})
-
-
-def _invocation_id(text: str) -> InvocationId:
-    try:
-        return parse_invocation_id(text)
-    except Invalid as error:
-        raise Invalid(f"invocation_id: {error.message}") from None
-
-
-def _first_entry(request: Request) -> int:
-    text = request.parameters().get("from", "0")
-    if not text.isdecimal() or len(text) > 9:
-        raise Invalid(f"from={text!r}: it has to be the index of an entry of the journal")
-    return int(text)
-
-
-# ---- an invocation as JSON
-
-_STATUS = {
-    states.Scheduled: "scheduled",
-    states.Inboxed: "inboxed",
-    states.Invoked: "running",
-    states.Suspended: "suspended",
-    states.Paused: "paused",
-    states.Completed: "completed",
-}
-
-
-def description_to_json(description: Description) -> dict[str, Any]:
-    """What `GET /invocations/{id}` shows. Bytes are bytes here, and base64 in JSON; times are RFC 3339."""
-    it = description.invocation
-    target = it.target
-    return {
-        "id": format_invocation_id(it.id),
-        "target": str(target),
-        "service": target.service,
-        "handler": target.handler,
-        "key": target.key,
-        "handler_kind": target.kind.value,
-        **_standing(it.status),
-        "created_at": format_time_ns(it.created_at),
-        "started_at": _time(it.started_at),
-        "attempts": it.attempts,
-        "idempotency_key": it.idempotency_key,
-        "caller": None if it.caller is None else format_invocation_id(it.caller),
-        "restarted_from": None if it.restarted_from is None else format_invocation_id(it.restarted_from),
-        "ahead": description.ahead,
-        "journal": [
-            {"index": index, "appended_at": format_time_ns(at), **_entry(entry)}
-            for index, (at, entry) in enumerate(description.entries)
-        ],
-    }
-
-
-def _standing(status: states.Status) -> dict[str, Any]:
-    """The status, and what belongs to that status only."""
-    facts: dict[str, Any] = {"status": _STATUS[type(status)], "last_failure": None}
-    if isinstance(status, states.Scheduled):
-        facts["scheduled_for"] = format_time_ns(status.at)
-    elif isinstance(status, states.Invoked):
-        if status.retry_at is not None:
-            facts["status"] = "backing-off"
-            facts["retry_at"] = format_time_ns(status.retry_at)
-        facts["failures"] = status.failures
-        facts["last_failure"] = _attempt_failure(status.failure)
-    elif isinstance(status, states.Suspended):
-        facts["waiting_for"] = msgspec.to_builtins(status.waiting)
-    elif isinstance(status, states.Paused):
-        facts["last_failure"] = _attempt_failure(status.failure)
-    elif isinstance(status, states.Completed):
-        facts["completed_at"] = format_time_ns(status.at)
-        facts["result"] = _plain(status.result)
-    return facts
-
-
-def _attempt_failure(failure: states.AttemptFailure | None) -> dict[str, Any] | None:
-    if failure is None:
-        return None
-    facts: dict[str, Any] = msgspec.to_builtins(failure)
-    facts["at"] = format_time_ns(failure.at)
-    return facts
-
-
-def _time(at: int | None) -> str | None:
-    return None if at is None else format_time_ns(at)
-
-
-def _entry(entry: Entry) -> dict[str, Any]:
-    return {"kind": type(entry).__name__, **_plain(entry)}
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    """A struct's fields; nested structs say what they are under `kind`."""
-    return {name: _part(getattr(value, name)) for name in value.__struct_fields__}
-
-
-def _part(value: Any) -> Any:
-    if isinstance(value, msgspec.Struct):
-        return {"kind": type(value).__name__, **_plain(value)}
-    if isinstance(value, tuple):
-        return [_part(each) for each in value]
-    return value
+    async def _openapi(self, request: Request) -> Response:
+        if self._document is None:
+            self._document = msgspec.json.encode(admin_openapi(self.routes(), self._version))
+        return Response(200, [JSON], self._document)

@@ -6,7 +6,7 @@ There is no framework in the way: a call to a handler costs one pass over its he
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -14,21 +14,27 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from perdure.errors import Invalid, RequestError, TooLarge
+from perdure.web.operations import Operation
 
 __all__ = [
     "JSON",
     "SERVER",
+    "TEXT",
     "CallerGone",
     "Departures",
     "Malformed",
     "MethodNotAllowed",
     "Receive",
+    "Rejection",
     "Request",
     "Response",
+    "Route",
     "Router",
     "Scope",
     "Send",
+    "Unreadable",
     "Unsupported",
+    "explained",
     "format_time_ms",
     "format_time_ns",
     "json_response",
@@ -44,6 +50,7 @@ Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 Header: TypeAlias = tuple[bytes, bytes]
 
 JSON: Final = (b"content-type", b"application/json")
+TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 SERVER: Final = (b"server", b"perdure")
 logger = logging.getLogger("perdure.web")
 
@@ -56,18 +63,32 @@ class CallerGone(Exception):
 
 
 class MethodNotAllowed(RequestError):
-    """The path is known, the method is not one of its methods."""
+    """The path is known, `method` is not one of the `allowed`."""
 
     status = 405
 
+    def __init__(self, message: str, allowed: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.allowed = allowed
 
-class Unsupported(RequestError):
+
+class Rejection(RequestError):
+    """Refused before it was understood what is asked for. The admin port says why in text, as restate-server does."""
+
+
+class Unreadable(Rejection):
+    """A body that is no JSON, a parameter of the query or a segment of the path that cannot be read."""
+
+    status = 400
+
+
+class Unsupported(Rejection):
     """A body of a media type that is not read here."""
 
     status = 415
 
 
-class Malformed(RequestError):
+class Malformed(Rejection):
     """JSON, but not of the shape that is wanted."""
 
     status = 422
@@ -83,6 +104,21 @@ class Response(NamedTuple):
 
 def json_response(status: int, value: Any, *headers: Header) -> Response:
     return Response(status, [JSON, *headers], _encode(value))
+
+
+_ACCEPTED: Final = {True: b"true", False: b"false", None: b"unknown"}
+
+
+def explained(response: Response, source: str, accepted: bool | None, retryable: bool) -> Response:
+    """Adds to an error, in headers, what a body that is empty or text cannot say.
+
+    `source` is whose fault it is; `accepted` whether something of the request is kept, None if that is not known;
+    `retryable` whether the same request may be sent again, and may succeed then.
+    """
+    response.headers.append((b"x-restate-error-source", source.encode()))
+    response.headers.append((b"x-perdure-accepted", _ACCEPTED[accepted]))
+    response.headers.append((b"x-perdure-retryable", b"true" if retryable else b"false"))
+    return response
 
 
 class Request:
@@ -124,6 +160,24 @@ class Request:
             found.setdefault(_form_decoded(name).lower(), _form_decoded(value))
         return found
 
+    def parameter(self, name: str) -> str | None:
+        """One of the query's parameters, which must not be there twice. Raises `Unreadable`."""
+        values = [
+            _form_decoded(value)
+            for key, _, value in (pair.partition(b"=") for pair in self.query.split(b"&"))
+            if _form_decoded(key).lower() == name
+        ]
+        if len(values) > 1:
+            raise Unreadable(f"query: {name} is given twice")
+        return values[0] if values else None
+
+    def flag(self, name: str) -> bool:
+        """A parameter that is `true` or `false`; False if it is not there. Raises `Unreadable`."""
+        text = self.parameter(name)
+        if text not in (None, "true", "false"):
+            raise Unreadable(f"query: {name}={text!r}: it has to be true or false")
+        return text == "true"
+
     async def body(self, limit: int) -> bytes:
         """The whole body. Raises `TooLarge` over `limit` bytes, `CallerGone` if the rest will not come."""
         fields = self.fields
@@ -161,17 +215,19 @@ class Request:
 
 
 async def read_json(request: Request, type: type[T], limit: int) -> T:
-    """The body as a struct. Raises `Unsupported`, `TooLarge`, `Invalid` (no JSON), `Malformed` (of another shape)."""
-    content_type = request.fields.get(b"content-type", b"").partition(b";")[0].strip()
-    if content_type != b"application/json":
+    """The body as a struct. Raises `Unsupported`, `TooLarge`, `Unreadable` (no JSON), `Malformed` (another shape)."""
+    content_type = request.fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if content_type != b"application/json" and not (
+        content_type.startswith(b"application/") and content_type.endswith(b"+json")
+    ):
         raise Unsupported("content-type has to be application/json")
     body = await request.body(limit)
     try:
         return msgspec.json.decode(body, type=type)
     except msgspec.ValidationError as error:
         raise Malformed(f"body: {error}") from None
-    except msgspec.DecodeError as error:
-        raise Invalid(f"body: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Unreadable(f"body: {error}") from None
 
 
 async def respond(send: Send, response: Response) -> None:
@@ -285,31 +341,71 @@ class Departures:
 Handler: TypeAlias = Callable[..., Awaitable[Response]]
 
 
+class Route(NamedTuple):
+    """A way to ask for something. `path` names its variable segments in braces."""
+
+    method: str
+    path: str
+    handler: Handler
+    operation: Operation | None
+
+
 class Router:
-    """Method and path to handler. A route's path names its variable segments in braces."""
+    """Method and path to handler. A route's path names its variable segments in braces; one that is written `{*name}`
+    and comes last stands for all that follow, which may be none."""
 
     def __init__(self) -> None:
         self._routes: dict[int, list[tuple[tuple[str, ...], dict[str, Handler]]]] = {}
+        self._open_ended: list[tuple[tuple[str, ...], dict[str, Handler]]] = []
+        self._listed: list[Route] = []
 
-    def add(self, method: str, path: str, handler: Handler) -> None:
-        pattern = tuple(path.strip("/").split("/"))
-        routes = self._routes.setdefault(len(pattern), [])
+    def add(self, method: str, path: str, handler: Handler, *, operation: Operation | None = None) -> None:
+        """`operation` is what the OpenAPI document says of it."""
+        pattern = tuple(path.split("/")[1:])
+        self._listed.append(Route(method, path, handler, operation))
+        open_ended = pattern[-1].startswith("{*")
+        routes = self._open_ended if open_ended else self._routes.setdefault(len(pattern), [])
         for known, methods in routes:
             if known == pattern:
                 methods[method] = handler
                 return
         routes.append((pattern, {method: handler}))
 
+    def routes(self) -> list[Route]:
+        """Every route, in the order in which they were added."""
+        return list(self._listed)
+
     def find(self, method: str, segments: list[str]) -> tuple[Handler, dict[str, str]] | None:
         """The handler and the values of the variable segments, percent-decoded; None for an unknown path."""
         for pattern, methods in self._routes.get(len(segments), ()):
-            if all(part[0] == "{" or part == segment for part, segment in zip(pattern, segments, strict=True)):
-                if method not in methods:
-                    raise MethodNotAllowed(f"{method} is not allowed here: {', '.join(sorted(methods))}")
-                values = {
-                    part[1:-1]: percent_decoded(segment)
-                    for part, segment in zip(pattern, segments, strict=True)
-                    if part[0] == "{"
-                }
-                return methods[method], values
+            if _fits(pattern, segments):
+                return _chosen(method, methods), _values(pattern, segments)
+        for pattern, methods in self._open_ended:
+            *fixed, rest = pattern
+            count = len(fixed)
+            if len(segments) > count and _fits(fixed, segments[:count]):
+                values = _values(fixed, segments[:count])
+                values[rest[2:-1]] = percent_decoded("/".join(segments[count:]))
+                return _chosen(method, methods), values
         return None
+
+
+def _fits(pattern: Sequence[str], segments: Sequence[str]) -> bool:
+    """A variable segment is never empty."""
+    return all(
+        segment != "" if part[:1] == "{" else part == segment for part, segment in zip(pattern, segments, strict=True)
+    )
+
+
+def _values(pattern: Sequence[str], segments: Sequence[str]) -> dict[str, str]:
+    return {
+        part[1:-1]: percent_decoded(segment) for part, segment in zip(pattern, segments, strict=True) if part[:1] == "{"
+    }
+
+
+def _chosen(method: str, methods: Mapping[str, Handler]) -> Handler:
+    handler = methods.get("GET" if method == "HEAD" else method)
+    if handler is None:
+        allowed = sorted({*methods, "HEAD"} if "GET" in methods else methods)
+        raise MethodNotAllowed(f"{method} is not allowed here: {', '.join(allowed)}", allowed)
+    return handler

@@ -25,6 +25,7 @@ from perdure.model.invocation import Target
 from perdure.model.services import HandlerInfo, HandlerKind, ServiceInfo, ServiceKind
 from perdure.web.durations import parse_duration_ms
 from perdure.web.http import (
+    TEXT,
     CallerGone,
     Departures,
     Header,
@@ -34,6 +35,7 @@ from perdure.web.http import (
     Response,
     Scope,
     Send,
+    explained,
     format_time_ms,
     format_time_ns,
     json_response,
@@ -52,7 +54,6 @@ REQUEST_SIZE_LIMIT: Final = 32 * 1024 * 1024
 
 _CREDENTIALS: Final = (b"access-control-allow-credentials", b"true")
 _VARY: Final = (b"vary", b"origin, access-control-request-method, access-control-request-headers")
-_TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 _FROM_INGRESS: Final = (b"x-restate-error-source", b"ingress")
 _FROM_INVOCATION: Final = (b"x-restate-error-source", b"invocation")
 _NOT_FORWARDED: Final = frozenset({b"connection", b"host", b"idempotency-key", b"idempotency-expires"})
@@ -120,7 +121,9 @@ class Ingress:
             return await self._route(request, exchange)
         except RequestError as error:
             if isinstance(error, TooLarge) and b"content-length" in request.fields:
-                return Response(413, [_TEXT], b"length limit exceeded")
+                return explained(Response(413, [TEXT], b"length limit exceeded"), "ingress", False, False)
+            if isinstance(error, _Unreadable):
+                exchange.repeatable = False
             if exchange.asked and self._node.failure is not None:
                 exchange.accepted = None  # the store failed; the last batch may be on disk, or not
             return _error(exchange, error.status, error.message)
@@ -141,6 +144,8 @@ class Ingress:
             raise Invalid(f"bad path {path!r}: it has {len(segments)} segments, not 2 to 7")
         if not segments[-1]:
             segments.pop()
+            if len(segments) < 2:
+                raise Invalid(f"bad path {path!r}: it has one segment, not 2 to 7")
         head = segments[0]
         if head == "restate":
             return await self._reserved(request, exchange, segments)
@@ -177,21 +182,23 @@ class Ingress:
             raise NotFound(f"service {name!r} not found: no deployment serves it")
         return service
 
-    def _run_of_workflow(self, name: str, key: str) -> tuple[InvocationId, HandlerInfo]:
-        service = self._service(name)
-        if service.kind is not ServiceKind.WORKFLOW:
-            raise Invalid(f"{name} is no workflow but a {service.kind.value}")
-        main = next(each for each in service.handlers.values() if each.kind is HandlerKind.WORKFLOW)
-        target = Target(name, main.name, main.kind, _key(service, key))
-        return self._node.invocation_id(target, None), main
+    def _run_of_workflow(self, name: str, key: str) -> tuple[InvocationId, HandlerInfo | None]:
+        """The id is computed, whether or not there is such a workflow; its handler, if there is."""
+        if not key:
+            raise Invalid(f"an empty key for the workflow {name}")
+        service = self._node.registry.service(name)
+        handlers = () if service is None else service.handlers.values()
+        main = next((each for each in handlers if each.kind is HandlerKind.WORKFLOW), None)
+        return self._node.invocation_id(Target(name, "run", HandlerKind.WORKFLOW, key), None), main
 
     def _run_of_idempotency_key(
-        self, service: ServiceInfo, key: str | None, handler: str, idempotency_key: str
-    ) -> tuple[InvocationId, HandlerInfo]:
-        info = _handler(service, handler)
-        if info.kind is HandlerKind.WORKFLOW:
+        self, service: str, key: str | None, handler: str, idempotency_key: str
+    ) -> tuple[InvocationId, HandlerInfo | None]:
+        """The id is computed, whether or not there is such a handler; the handler, if there is."""
+        info = self._node.registry.handler(service, handler)
+        if info is not None and info.kind is HandlerKind.WORKFLOW:
             raise Invalid("a workflow's run is found by the workflow's key, not by an idempotency key")
-        target = Target(service.name, handler, info.kind, key)
+        target = Target(service, handler, HandlerKind.PLAIN if key is None else HandlerKind.SHARED, key)
         return self._node.invocation_id(target, idempotency_key), info
 
     # ---- call and send
@@ -257,7 +264,7 @@ class Ingress:
 
     async def _reserved(self, request: Request, exchange: _Exchange, segments: list[str]) -> Response:
         verb, tail = segments[1], segments[2:]
-        if verb == "health" and not tail:
+        if verb == "health":
             _only("GET", request)
             return json_response(200, {"services": [service.name for service in self._node.registry.services()]})
         self._admit()
@@ -290,7 +297,7 @@ class Ingress:
         service, key, rest = self._addressed(tail)
         if len(rest) != 3:
             raise _bad_path(service)
-        id, handler = self._run_of_idempotency_key(service, key, rest[0], rest[1])
+        id, handler = self._run_of_idempotency_key(service.name, key, rest[0], rest[1])
         return await self._look_up(request, exchange, id, rest[2], handler)
 
     async def _attach(self, request: Request, exchange: _Exchange, tail: list[str]) -> Response:
@@ -313,7 +320,7 @@ class Ingress:
         self, request: Request, exchange: _Exchange, id: InvocationId, verb: str, handler: HandlerInfo | None = None
     ) -> Response:
         if verb not in ("attach", "output"):
-            raise Invalid(f"bad path: 'attach' or 'output' has to come last, not {verb!r}")
+            raise NotFound(f"unknown path: 'attach' or 'output' has to come last, not {verb!r}")
         exchange.repeatable = True
         _only("GET", request)
         return await self._result_of(request, exchange, id, verb, handler)
@@ -321,6 +328,7 @@ class Ingress:
     async def _result_of(
         self, request: Request, exchange: _Exchange, id: InvocationId, verb: str, handler: HandlerInfo | None
     ) -> Response:
+        exchange.id, exchange.accepted = id, None  # whether there is such an invocation is not known yet
         if verb == "output":
             outcome = await self._node.output(id)
         else:
@@ -333,7 +341,7 @@ class Ingress:
             return _result(outcome, handler)
         if verb == "attach" and outcome.status == 404:
             return _failure(404, "not found", (), id, accepted=False)
-        exchange.accepted, exchange.id = outcome.status == 470, id
+        exchange.accepted = outcome.status == 470
         return _error(exchange, outcome.status, outcome.message)
 
     async def _lookup(self, request: Request, exchange: _Exchange, tail: list[str]) -> Response:
@@ -356,20 +364,20 @@ class Ingress:
             raise Invalid(_NO_SCOPES)
         if isinstance(named, _ByWorkflow):
             return self._run_of_workflow(named.workflow_name, named.workflow_key)
-        service = self._service(named.service)
-        if service.keyed != (named.key is not None):
-            raise Invalid(f"{service.name} {'needs' if service.keyed else 'has no'} 'key'")
-        return self._run_of_idempotency_key(service, named.key, named.handler, named.idempotency_key)
+        return self._run_of_idempotency_key(named.service, named.key, named.handler, named.idempotency_key)
 
     async def _awakeable(self, request: Request, exchange: _Exchange, tail: list[str]) -> Response:
-        if len(tail) != 2 or tail[1] not in ("resolve", "reject"):
+        if len(tail) != 2:
             raise Invalid("bad path: /restate/awakeables/{id}/resolve or reject")
+        if tail[1] not in ("resolve", "reject"):
+            raise NotFound(f"unknown path: 'resolve' or 'reject' has to come last, not {tail[1]!r}")
         exchange.repeatable = True  # the first one wins
         _only("POST", request)
         parse_awakeable_id(tail[0])
         body = await request.body(self._size_limit)
         resolved = tail[1] == "resolve"
         result = Value(body) if resolved else Failure(_failure_code(request), body.decode(errors="replace"))
+        exchange.asked = True
         await self._node.complete_awakeable(tail[0], result)
         return Response(202, [])
 
@@ -380,7 +388,8 @@ class Ingress:
         id = parse_invocation_id(tail[0])
         name = percent_decoded(tail[1])
         body = await request.body(self._size_limit)
-        exchange.accepted = None
+        exchange.asked = True
+        exchange.id = id
         await self._node.signal(id, Signal(name, Value(body)))
         return Response(202, [])
 

@@ -18,8 +18,9 @@ from perdure.errors import PerdureError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Listener", "PortInUse"]
+__all__ = ["STREAMS", "Listener", "PortInUse"]
 
+STREAMS = 200  # restate-server's
 _BACKLOG = 1024
 _CONNECTIONS = 65_536  # far above what a process may open: a caller who waits must not keep out one who resolves
 
@@ -29,10 +30,14 @@ class PortInUse(PerdureError):
 
 
 class Listener:
-    """Serves an ASGI application at `host:port`, from `start` until `stop`."""
+    """Serves an ASGI application at `host:port`, from `start` until `stop`; at most `streams` requests at once on each
+    HTTP/2 connection."""
 
-    def __init__(self, app: "Callable[[Any, Any, Any], Awaitable[None]]", host: str, port: int) -> None:
+    def __init__(
+        self, app: "Callable[[Any, Any, Any], Awaitable[None]]", host: str, port: int, streams: int = STREAMS
+    ) -> None:
         self._app = app
+        self._streams = streams
         self.host = host
         self.port = port
         self._server: Any = None
@@ -67,7 +72,7 @@ class Listener:
 
     def start(self, bound: socket.socket | None = None) -> None:
         """Begins to serve, in the running event loop."""
-        self._server = _embedded(self._app, bound or self.bind())
+        self._server = _embedded(self._app, bound or self.bind(), self._streams)
         self._task = asyncio.get_running_loop().create_task(self._server.serve(), name=f"listener {self.port}")
 
     def close(self) -> None:
@@ -85,9 +90,10 @@ class Listener:
         return bool(done)
 
 
-def _embedded(app: "Callable[[Any, Any, Any], Awaitable[None]]", bound: socket.socket) -> Any:
+def _embedded(app: "Callable[[Any, Any, Any], Awaitable[None]]", bound: socket.socket, streams: int) -> Any:
     import granian.net
     from granian.constants import Interfaces
+    from granian.http import HTTP2Settings
     from granian.log import LogLevels
     from granian.server.embed import Server
 
@@ -107,6 +113,7 @@ def _embedded(app: "Callable[[Any, Any, Any], Awaitable[None]]", bound: socket.s
         websockets=False,
         backlog=_BACKLOG,
         backpressure=_CONNECTIONS,
+        http2_settings=HTTP2Settings(max_concurrent_streams=streams),
         log_dictconfig=quiet,
         log_level=LogLevels.warning,
     )

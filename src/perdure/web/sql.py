@@ -7,7 +7,7 @@ what goes wrong later cuts the answer off.
 
 import contextlib
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -15,6 +15,7 @@ from perdure.model.deployments import LambdaEndpoint
 from perdure.sql.facts import Attempt, DeploymentFacts, Facts, ServiceFacts
 from perdure.sql.pool import Queries, QueryRefused
 from perdure.web.http import JSON, Departures, Header, Request, Response, Router, json_response, read_json
+from perdure.web.operations import BODY_ERRORS, Operation
 
 if TYPE_CHECKING:
     from perdure.runtime.node import Node
@@ -24,8 +25,14 @@ __all__ = ["QueryRoutes", "facts_of"]
 _ARROW: Final = (b"content-type", b"application/vnd.apache.arrow.stream")
 
 
-class _Query(msgspec.Struct):
+class Query(msgspec.Struct):
     query: str
+
+
+class Rows(msgspec.Struct):
+    """If `accept` is exactly `application/json`; otherwise an Arrow IPC stream."""
+
+    rows: list[dict[str, Any]]
 
 
 class QueryRoutes:
@@ -38,10 +45,11 @@ class QueryRoutes:
 
     def add_to(self, router: Router) -> None:
         """Make the route known."""
-        router.add("POST", "/query", self._query)
+        operation = Operation("introspection", "SQL over what is stored", {200: Rows}, BODY_ERRORS, Query)
+        router.add("POST", "/query", self._query, operation=operation)
 
     async def _query(self, request: Request) -> Response:
-        asked = await read_json(request, _Query, self._size_limit)
+        asked = await read_json(request, Query, self._size_limit)
         format: Literal["json", "arrow"] = "arrow"
         content_type: Header = _ARROW
         if request.fields.get(b"accept") == JSON[1]:
