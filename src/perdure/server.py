@@ -115,8 +115,7 @@ class Server:
         ingress = Ingress(
             node, request_size_limit=config.request_size_limit, concurrency_limit=config.concurrency_limit
         )
-<<<<<<< HEAD
-        self.ingress = Listener(ingress, config.host, config.ingress_port)
+        self.ingress = Listener(ingress, config.host, config.ingress_port, config.http2_stream_limit)
         self._queries = queries_of(
             node,
             stores,
@@ -124,10 +123,6 @@ class Server:
             time_limit=config.sql_timeout_seconds,
             memory_limit=config.sql_memory_limit,
         )
-=======
-        self.ingress = Listener(ingress, config.host, config.ingress_port, config.http2_stream_limit)
-        self._queries = queries_of(node, stores)
->>>>>>> contract
         admin = Admin(
             node,
             version=perdure.__version__,
