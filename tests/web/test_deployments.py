@@ -65,7 +65,7 @@ def error(reply: Reply) -> tuple[int, str | None]:
 @in_loop
 async def test_registration_answers_as_restate_server_does() -> None:
     async with admin() as ask:
-        reply = await ask.register(additional_headers={"X-Token": "t"}, metadata={"git": "abc"})
+        reply = await ask.register(additional_headers={"X-Token": "t", "X-Team": "blue"}, metadata={"git": "abc"})
         created = reply.json
         id = created["id"]
         assert reply.status == 201 and reply.headers["location"] == f"deployments/{id}"
@@ -86,7 +86,7 @@ async def test_registration_answers_as_restate_server_does() -> None:
             "uri": f"{ONE}/",
             "protocol_type": "BidiStream",
             "http_version": "HTTP/2.0",
-            "additional_headers": {"x-token": "t"},
+            "additional_headers": {"x-token": "***", "x-team": "blue"},  # what may be a secret is not shown
             "metadata": {"git": "abc"},
             "min_protocol_version": 5,
             "max_protocol_version": 7,

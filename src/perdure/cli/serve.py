@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 __all__ = ["load_app", "serve"]
 
 
+Authentication = Annotated[
+    str | None,
+    typer.Option(help="API keys: auto (needed off loopback, or once there is one), required, off. [default: auto]"),
+]
+TlsCertificate = Annotated[
+    str | None, typer.Option(help="Speak TLS: the certificate with its chain (PEM). With --tls-key.")
+]
+TlsKey = Annotated[str | None, typer.Option(help="The certificate's private key (PEM).")]
+AuditLog = Annotated[str | None, typer.Option(help="A file for who changed what, and who was refused.")]
+
+
 def serve(
     apps: Annotated[
         list[str] | None,
@@ -31,7 +42,10 @@ def serve(
     data_dir: Annotated[
         str | None, typer.Option(help="Where everything is stored; made if it is not there. [default: perdure-data]")
     ] = None,
-    host: Annotated[str | None, typer.Option(help="The address to listen at. [default: 127.0.0.1]")] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(help="The address to listen at; others than loopback need API keys. [default: 127.0.0.1]"),
+    ] = None,
     ingress_port: Annotated[
         int | None, typer.Option(help="Where handlers are called; 0 for a free port. [default: 8080]")
     ] = None,
@@ -48,6 +62,10 @@ def serve(
             help="The private key (PEM, Ed25519) that signs requests to endpoints. [default: made in DATA_DIR]"
         ),
     ] = None,
+    authentication: Authentication = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    audit_log: AuditLog = None,
 ) -> None:
     """Serve the handlers of apps in this process, and of whatever is registered with `perdure deployments register`.
 
@@ -66,6 +84,10 @@ def serve(
             "admin_port": admin_port,
             "partitions": partitions,
             "identity_key": identity_key,
+            "authentication": authentication,
+            "tls_certificate": tls_certificate,
+            "tls_key": tls_key,
+            "audit_log": audit_log,
         }
     )
     _log_to_stderr()

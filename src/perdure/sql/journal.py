@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from perdure.model import entries as e
+from perdure.model.headers import masked
 from perdure.model.ids import InvocationId, parse_invocation_id
 from perdure.protocol.messages import decode_entry
 from perdure.sql import conditions as c
@@ -102,7 +103,7 @@ def _id_and_key(entry: Any) -> Fields:
 
 _FULL: Final[dict[type, Callable[[Any], Fields]]] = {
     e.Input: lambda it: {
-        "headers": [{"name": name, "value": value} for name, value in it.headers],
+        "headers": [{"name": name, "value": masked(name, value)} for name, value in it.headers],
         "payload": list(it.value),
     },
     e.Output: lambda it: {"result": _result(it.result)},
@@ -208,7 +209,7 @@ def _call(partition: Partition, position: int, it: e.Call | e.OneWayCall, lite: 
         request |= {
             "span_context": _NO_SPAN,
             "parameter": list(it.parameter),
-            "headers": [{"name": name, "value": value} for name, value in it.headers],
+            "headers": [{"name": name, "value": masked(name, value)} for name, value in it.headers],
             "idempotency_key": it.idempotency_key,
             "completion_retention_duration": _NOT_KEPT,
             "journal_retention_duration": _NOT_KEPT,

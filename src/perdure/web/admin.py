@@ -1,7 +1,8 @@
 """The admin port: health, version, and what people do to invocations and state. See docs/http-api.md.
 
-Every route exists unversioned and below `/v2`, `/v3` and `/v4`. Errors are `{"message", "restate_code"}`. Paths,
-verbs and statuses are those of restate-server 1.7, except what is ours:
+Every route exists unversioned and below `/v2`, `/v3` and `/v4`, and says which role a key needs for it
+(docs/security.md). Errors are `{"message", "restate_code"}`. Paths, verbs and statuses are those of restate-server 1.7,
+except what is ours:
 
 * `GET /invocations/{id}`: everything known of an invocation, its journal included (`describe`);
 * `GET /services/{service}/state/{key}`: `{"state": {name: base64}}`, an object's or workflow's whole state;
@@ -19,11 +20,13 @@ from urllib.parse import quote
 
 import msgspec
 
-from perdure.errors import Invalid, NotFound, RequestError
+from perdure.errors import Forbidden, Invalid, NotFound, RequestError
 from perdure.model import invocation as states
 from perdure.model.actions import Description, Done, Refused
 from perdure.model.entries import Entry
+from perdure.model.headers import masked
 from perdure.model.ids import InvocationId, format_invocation_id, parse_invocation_id
+from perdure.model.keys import Role
 from perdure.runtime.deployments import Deployments
 from perdure.web.deployments import DeploymentRoutes
 from perdure.web.http import (
@@ -31,9 +34,11 @@ from perdure.web.http import (
     Receive,
     Request,
     Response,
+    Route,
     Router,
     Scope,
     Send,
+    error_headers,
     format_time_ns,
     json_response,
     logger,
@@ -41,6 +46,8 @@ from perdure.web.http import (
     respond,
     serve_lifespan,
 )
+from perdure.web.keys import KeyRoutes
+from perdure.web.security import Guard, Sources
 from perdure.web.sql import QueryRoutes
 
 if TYPE_CHECKING:
@@ -77,21 +84,25 @@ class Admin:
         ingress_endpoint: Callable[[], str | None] = lambda: None,
         request_size_limit: int = 32 * 1024 * 1024,
         queries: "Queries | None" = None,
+        guard: Guard | None = None,
+        sources: Sources | None = None,
     ) -> None:
         self._node = node
+        self._guard = guard
+        self._sources = sources
         self._queries = queries
         self._deployments = Deployments(node)
         self._version = version
         self._ingress_endpoint = ingress_endpoint
         self._size_limit = request_size_limit
-        self._router = self._routes()
+        self.router = self._routes()
 
     def _routes(self) -> Router:
         router = Router()
         node = self._node
-        router.add("GET", "/health", self._health)
-        router.add("GET", "/version", self._show_version)
-        router.add("GET", "/invocations/{id}", self._describe)
+        router.add("GET", "/health", self._health, role=None)
+        router.add("GET", "/version", self._show_version, role=Role.READ)
+        router.add("GET", "/invocations/{id}", self._describe, role=Role.READ)
         verbs: dict[str, Callable[[InvocationId, Request], Awaitable[Done | Refused]]] = {
             "cancel": lambda id, _: node.cancel(id),
             "kill": lambda id, _: node.kill(id),
@@ -104,16 +115,17 @@ class Admin:
             ),
         }
         for verb, act in verbs.items():
-            router.add("PATCH", f"/invocations/{{id}}/{verb}", self._controlling(act))
+            router.add("PATCH", f"/invocations/{{id}}/{verb}", self._controlling(act), role=Role.OPERATOR)
         DeploymentRoutes(self._deployments, node.registry, self._size_limit).add_to(router)
-        router.add("DELETE", "/invocations/{id}", self._delete)
+        router.add("DELETE", "/invocations/{id}", self._delete, role=Role.OPERATOR)
         for verb, act in verbs.items():
-            router.add("POST", f"/internal/invocations_batch_operations/{verb}", self._batch(act))
-        router.add("POST", "/services/{service}/state", self._replace_state)
+            router.add("POST", f"/internal/invocations_batch_operations/{verb}", self._batch(act), role=Role.OPERATOR)
+        router.add("POST", "/services/{service}/state", self._replace_state, role=Role.OPERATOR)
         if self._queries is not None:
             QueryRoutes(self._queries, self._size_limit).add_to(router)
-        router.add("GET", "/services/{service}/state/{key}", self._state)
-        router.add("PATCH", "/services/{service}/state/{key}", self._change_state)
+        KeyRoutes(node, self._size_limit).add_to(router)
+        router.add("GET", "/services/{service}/state/{key}", self._state, role=Role.READ)
+        router.add("PATCH", "/services/{service}/state/{key}", self._change_state, role=Role.OPERATOR)
         return router
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,7 +136,8 @@ class Admin:
             response = await self._answer(request)
         except RequestError as error:
             code = getattr(error, "restate_code", None)
-            response = json_response(error.status, {"message": error.message, "restate_code": code})
+            facts = {"message": error.message, "restate_code": code}
+            response = json_response(error.status, facts, *error_headers(error))
         except (CallerGone, asyncio.CancelledError):
             return
         except Exception:
@@ -145,11 +158,44 @@ class Admin:
         elif segments[0] == "v1":
             text = f"admin API version 1 is not supported, use {', '.join(_VERSIONS)}"
             return Response(400, [(b"content-type", b"text/plain; charset=utf-8")], text.encode())
-        found = self._router.find(request.method, segments)
+        found = self.router.find(request.method, segments)
         if found is None:
             return Response(404, [])
-        handler, values = found
-        return await handler(request, **values)
+        return await self._serve(request, *found)
+
+    def _check_source(self, request: Request) -> None:
+        if self._sources is None:
+            return
+        try:
+            self._sources.check(request)
+        except Forbidden as error:
+            if self._guard is not None:
+                self._guard.refuse(request, error)
+            raise
+
+    async def _serve(self, request: Request, route: Route, values: dict[str, str]) -> Response:
+        """The answer, if who asks may have it. What changes something goes to the audit log, whatever comes of it."""
+        if route.role is None:
+            return await route.handler(request, **values)
+        self._check_source(request)
+        if self._guard is None:
+            return await route.handler(request, **values)
+        key = self._guard.admit(request, route.role)
+        if route.role is Role.READ or request.method == "GET":
+            return await route.handler(request, **values)
+        status: int | None = None
+        try:
+            response = await route.handler(request, **values)
+            status = response.status
+            return response
+        except RequestError as error:
+            status = error.status
+            raise
+        except Exception:
+            status = 500
+            raise
+        finally:
+            self._guard.audit.acted(request, key, values, status)
 
     async def _health(self, request: Request) -> Response:
         if self._node.ready:
@@ -174,7 +220,9 @@ class Admin:
             if isinstance(outcome, Refused):
                 return _refusal(outcome)
             if outcome.new_id is not None:
-                return json_response(200, {"new_invocation_id": format_invocation_id(outcome.new_id)})
+                new_id = format_invocation_id(outcome.new_id)
+                request.affected = {"new_invocation_id": new_id}
+                return json_response(200, {"new_invocation_id": new_id})
             return Response(202 if outcome.pending else 200, [])
 
         return control
@@ -199,6 +247,7 @@ class Admin:
                 raise Invalid(f"invocation_ids: at most {BATCH_LIMIT} at once, not {len(body.invocation_ids)}")
             if body.deployment is not None:
                 request.query = b"deployment=" + quote(body.deployment).encode()
+            request.affected = {"invocations": body.invocation_ids}
             succeeded: list[Any] = []
             failed: list[dict[str, str]] = []
             for id in body.invocation_ids:
@@ -242,6 +291,7 @@ class Admin:
     async def _replace_state(self, request: Request, service: str) -> Response:
         """An object's whole state becomes `new_state`, whose values are lists of bytes; `version` is of the old one."""
         body = await read_json(request, _NewState, self._size_limit)
+        request.affected = {"object_key": body.object_key}
         if self._node.registry.service(service) is not None or body.new_state:
             self._check_object(service)
         if body.version is not None:
@@ -384,7 +434,10 @@ def _time(at: int | None) -> str | None:
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
-    return {"kind": type(entry).__name__, **_plain(entry)}
+    shown = {"kind": type(entry).__name__, **_plain(entry)}
+    if headers := getattr(entry, "headers", None):
+        shown["headers"] = [[name, masked(name, value)] for name, value in headers]
+    return shown
 
 
 def _plain(value: Any) -> dict[str, Any]:

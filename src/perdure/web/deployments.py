@@ -12,6 +12,8 @@ import msgspec
 
 from perdure.errors import Invalid, NotFound
 from perdure.model.deployments import Deployment, HttpEndpoint, LambdaEndpoint, ProtocolMode
+from perdure.model.headers import MASK, is_secret, masked
+from perdure.model.keys import Role
 from perdure.model.services import HandlerInfo, HandlerKind, RetryPolicy, ServiceInfo, ServiceKind
 from perdure.runtime.deployments import DeploymentError, Deployments, Registration, Update
 from perdure.runtime.registry import Registry
@@ -84,17 +86,17 @@ class DeploymentRoutes:
 
     def add_to(self, router: Router) -> None:
         """Make the routes known."""
-        router.add("GET", "/deployments", self._list)
-        router.add("POST", "/deployments", self._register)
-        router.add("GET", "/deployments/{id}", self._show)
-        router.add("PATCH", "/deployments/{id}", self._update)
-        router.add("PUT", "/deployments/{id}", self._replace)
-        router.add("DELETE", "/deployments/{id}", self._remove)
-        router.add("GET", "/services", self._services)
-        router.add("GET", "/services/{service}", self._service)
-        router.add("PATCH", "/services/{service}", self._change_service)
-        router.add("GET", "/services/{service}/handlers", self._handlers)
-        router.add("GET", "/services/{service}/handlers/{handler}", self._handler)
+        router.add("GET", "/deployments", self._list, role=Role.READ)
+        router.add("POST", "/deployments", self._register, role=Role.ADMIN)
+        router.add("GET", "/deployments/{id}", self._show, role=Role.READ)
+        router.add("PATCH", "/deployments/{id}", self._update, role=Role.ADMIN)
+        router.add("PUT", "/deployments/{id}", self._replace, role=Role.ADMIN)
+        router.add("DELETE", "/deployments/{id}", self._remove, role=Role.ADMIN)
+        router.add("GET", "/services", self._services, role=Role.READ)
+        router.add("GET", "/services/{service}", self._service, role=Role.READ)
+        router.add("PATCH", "/services/{service}", self._change_service, role=Role.ADMIN)
+        router.add("GET", "/services/{service}/handlers", self._handlers, role=Role.READ)
+        router.add("GET", "/services/{service}/handlers/{handler}", self._handler, role=Role.READ)
 
     # Deployments
 
@@ -112,13 +114,14 @@ class DeploymentRoutes:
             raise Invalid("auth: Google ID tokens are not supported; additional_headers may hold a token")
         wanted = Registration(
             endpoint,
-            _checked_headers(body.additional_headers or {}),
+            _checked_headers(body.additional_headers or {}, {}),
             body.metadata or {},
             old_rules if body.force is None else body.force,
             body.breaking,
             body.dry_run,
         )
         deployment, fresh = await self._deployments.register(wanted)
+        request.affected = {"id": deployment.id, "address": deployment.endpoint.address}
         status = 201 if fresh or (old_rules and wanted.force) else 200
         if old_rules and not fresh and not wanted.force:
             raise DeploymentError(f"{endpoint.address} is registered as {deployment.id}", "META0004", 409)
@@ -138,10 +141,10 @@ class DeploymentRoutes:
     async def _update(self, request: Request, id: str) -> Response:
         body = await read_json(request, _UpdateBody, self._size_limit)
         endpoint = _endpoint(body.uri, body.arn, body.assume_role_arn, body.use_http_11)
-        known = self._deployments.get(id).endpoint
-        if endpoint is None and body.use_http_11 and isinstance(known, HttpEndpoint):
-            endpoint = HttpEndpoint(known.uri, "1.1")
-        headers = None if body.additional_headers is None else _checked_headers(body.additional_headers)
+        known = self._deployments.get(id)
+        if endpoint is None and body.use_http_11 and isinstance(known.endpoint, HttpEndpoint):
+            endpoint = HttpEndpoint(known.endpoint.uri, "1.1")
+        headers = None if body.additional_headers is None else _checked_headers(body.additional_headers, known.headers)
         changed = await self._deployments.update(id, Update(endpoint, headers, body.overwrite, body.dry_run))
         return json_response(200, _deployment(changed, detailed=True))
 
@@ -150,7 +153,7 @@ class DeploymentRoutes:
             raise MethodNotAllowed("PUT is for /v2 only: PATCH changes a deployment")
         body = await read_json(request, _UpdateBody, self._size_limit)
         endpoint = _endpoint(body.uri, body.arn, body.assume_role_arn, body.use_http_11)
-        headers = _checked_headers(body.additional_headers or {})
+        headers = _checked_headers(body.additional_headers or {}, self._deployments.get(id).headers)
         changed = await self._deployments.update(id, Update(endpoint, headers, True, body.dry_run))
         return json_response(200, _deployment(changed, detailed=True))
 
@@ -244,13 +247,21 @@ def _endpoint(
     return HttpEndpoint(uri.rstrip("/"), "1.1" if http_11 else "2")
 
 
-def _checked_headers(headers: dict[str, str]) -> dict[str, str]:
+def _checked_headers(headers: dict[str, str], known: dict[str, str]) -> dict[str, str]:
+    """Names in lower case. A secret that is given as it is shown stays what is `known`."""
+    checked: dict[str, str] = {}
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):
             raise Invalid(f"additional_headers: {name!r} is no name of a header")
         if not value.isprintable() or not value.isascii():
             raise Invalid(f"additional_headers: the value of {name} has characters that no header can hold")
-    return {name.lower(): value for name, value in headers.items()}
+        lower = name.lower()
+        if value == MASK and is_secret(lower):
+            if lower not in known:
+                raise Invalid(f"additional_headers: {MASK} stands for the value of {name}, which is not known; give it")
+            value = known[lower]
+        checked[lower] = value
+    return checked
 
 
 # ---- to JSON
@@ -282,7 +293,7 @@ def _deployment(deployment: Deployment, *, detailed: bool) -> dict[str, Any]:
         {
             "id": deployment.id,
             **where,
-            "additional_headers": deployment.headers or None,
+            "additional_headers": {name: masked(name, value) for name, value in deployment.headers.items()} or None,
             "metadata": deployment.metadata or None,
             "created_at": format_time_ns(deployment.created_at),
             "min_protocol_version": deployment.oldest,

@@ -13,7 +13,8 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from perdure.errors import Invalid, RequestError, TooLarge
+from perdure.errors import Invalid, RequestError, TooLarge, Unauthorized
+from perdure.model.keys import Role
 
 __all__ = [
     "JSON",
@@ -25,10 +26,12 @@ __all__ = [
     "Receive",
     "Request",
     "Response",
+    "Route",
     "Router",
     "Scope",
     "Send",
     "Unsupported",
+    "error_headers",
     "format_time_ms",
     "format_time_ns",
     "json_response",
@@ -85,10 +88,18 @@ def json_response(status: int, value: Any, *headers: Header) -> Response:
     return Response(status, [JSON, *headers], _encode(value))
 
 
-class Request:
-    """One request. `fields` are its headers by lower-case name, the first of each name."""
+def error_headers(error: RequestError) -> list[Header]:
+    """What an error says beside its body: one that asks for a key says how it is shown."""
+    return [(b"www-authenticate", b"Bearer")] if isinstance(error, Unauthorized) else []
 
-    __slots__ = ("fields", "method", "path", "query", "receive", "scope")
+
+class Request:
+    """One request. `fields` are its headers by lower-case name, the first of each name.
+
+    `affected` is what it was about, where its path does not say so: for the audit log, filled in by who knows.
+    """
+
+    __slots__ = ("affected", "fields", "method", "path", "query", "receive", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
@@ -103,6 +114,7 @@ class Request:
         self.fields = fields
         self.query: bytes = scope["query_string"]
         self.path = ""
+        self.affected: dict[str, Any] | None = None
 
     def parse_path(self) -> str:
         """The path as it was sent, before percent-decoding. Raises `Invalid` if it is no text."""
@@ -285,23 +297,40 @@ class Departures:
 Handler: TypeAlias = Callable[..., Awaitable[Response]]
 
 
+class Route(NamedTuple):
+    """What answers, and what a key has to be for at least; None: whoever asks."""
+
+    handler: Handler
+    role: Role | None
+
+
 class Router:
-    """Method and path to handler. A route's path names its variable segments in braces."""
+    """Method and path to route. A path names its variable segments in braces."""
 
     def __init__(self) -> None:
-        self._routes: dict[int, list[tuple[tuple[str, ...], dict[str, Handler]]]] = {}
+        self._routes: dict[int, list[tuple[tuple[str, ...], dict[str, Route]]]] = {}
 
-    def add(self, method: str, path: str, handler: Handler) -> None:
+    def add(self, method: str, path: str, handler: Handler, *, role: Role | None) -> None:
+        """Make a route known. Its role has to be said: nothing is open because it was forgotten."""
         pattern = tuple(path.strip("/").split("/"))
         routes = self._routes.setdefault(len(pattern), [])
         for known, methods in routes:
             if known == pattern:
-                methods[method] = handler
+                methods[method] = Route(handler, role)
                 return
-        routes.append((pattern, {method: handler}))
+        routes.append((pattern, {method: Route(handler, role)}))
 
-    def find(self, method: str, segments: list[str]) -> tuple[Handler, dict[str, str]] | None:
-        """The handler and the values of the variable segments, percent-decoded; None for an unknown path."""
+    def all(self) -> list[tuple[str, str, Route]]:
+        """Every method and path."""
+        return [
+            (method, "/" + "/".join(pattern), route)
+            for routes in self._routes.values()
+            for pattern, methods in routes
+            for method, route in methods.items()
+        ]
+
+    def find(self, method: str, segments: list[str]) -> tuple[Route, dict[str, str]] | None:
+        """The route and the values of the variable segments, percent-decoded; None for an unknown path."""
         for pattern, methods in self._routes.get(len(segments), ()):
             if all(part[0] == "{" or part == segment for part, segment in zip(pattern, segments, strict=True)):
                 if method not in methods:
