@@ -1,0 +1,104 @@
+"""The keyring: which header opens, and what is said of one that does not."""
+
+import pytest
+from msgspec.structs import replace
+
+from perdure.errors import Conflict, Invalid, Unauthorized
+from perdure.model.actions import Done, Refused
+from perdure.model.keys import ENTROPY_BYTES, Role, make_key
+from perdure.runtime.keys import Keyring, shows_key
+from tests.runtime.elsewhere import World, running
+from tests.transports.in_loop import in_loop
+
+KEY, TEXT = make_key(bytes(range(ENTROPY_BYTES)), "ci", Role.OPERATOR, 100, 900)
+ID, SECRET = TEXT.removeprefix("perdure_").split("_")
+
+
+def test_keys_are_needed_from_the_first_one_on() -> None:
+    keyring = Keyring()
+    assert not keyring.required
+    keyring.learn(KEY)
+    assert keyring.required
+    keyring.forget(KEY.id)
+    assert keyring.required and keyring.all() == [], "what has asked for keys goes on asking"
+    assert Keyring(required=True).required and Keyring([KEY]).required
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_a_key_opens(scheme: str) -> None:
+    assert Keyring([KEY]).find(f"{scheme} {TEXT}".encode(), 899) is KEY
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        TEXT,
+        f"Basic {TEXT}",
+        f"Bearer  {TEXT}",
+        f"Bearer {TEXT}a",
+        f"Bearer {TEXT[:-1]}",
+        f"Bearer {TEXT[:-1]}{'a' if TEXT[-1] != 'a' else 'b'}",
+        f"Bearer perdure_{ID}_",
+        f"Bearer perdure_{ID}-{SECRET}",
+        f"Bearer perdurE_{ID}_{SECRET}",
+        f"Bearer perdure_{'a' * 16}_{SECRET}",
+        f"Bearer {TEXT.upper()}",
+        f"Bearer {KEY.digest.hex()}",
+        "Bearer perdure_\xff",
+        "Bearer " + "x" * 100_000,
+    ],
+)
+def test_what_opens_nothing(header: str) -> None:
+    with pytest.raises(Unauthorized) as caught:
+        Keyring([KEY]).find(header.encode("latin-1"), 500)
+    assert caught.value.message == "the API key is not known here: send the header authorization: Bearer KEY"
+
+
+def test_no_key_at_all_and_keys_that_are_over() -> None:
+    keyring = Keyring([KEY])
+    with pytest.raises(Unauthorized, match="an API key is needed: send the header"):
+        keyring.find(None, 500)
+    header = f"Bearer {TEXT}".encode()
+    with pytest.raises(Unauthorized, match=rf"the API key {ID} \(ci\) is expired"):
+        keyring.find(header, 900)
+    keyring.learn(replace(KEY, revoked_at=700))
+    with pytest.raises(Unauthorized, match=rf"the API key {ID} \(ci\) is revoked"):
+        keyring.find(header, 800)
+
+
+def test_only_who_knows_the_secret_is_told_that_a_key_is_over() -> None:
+    keyring = Keyring([replace(KEY, revoked_at=700)])
+    with pytest.raises(Unauthorized, match="not known here"):
+        keyring.find(f"Bearer perdure_{ID}_{'a' * 52}".encode(), 800)
+
+
+def test_what_looks_like_a_key_of_ours() -> None:
+    assert shows_key(b"bearer perdure_x") and not shows_key(b"Bearer eyJ") and not shows_key(b"Basic perdure_x")
+
+
+@in_loop
+async def test_a_node_makes_and_revokes_keys() -> None:
+    async with running(World(), None) as node:
+        assert not node.keyring.required
+        key, text = await node.create_key("ci", Role.ADMIN, 60_000)
+        assert node.keyring.all() == [key] and key.expires_at == key.created_at + 60_000
+        header = f"Bearer {text}".encode()
+        assert node.keyring.find(header, node.clock.now_ms()) == key
+        assert await node.revoke_key(key.id) == Done()
+        with pytest.raises(Unauthorized, match="revoked"):
+            node.keyring.find(header, node.clock.now_ms())
+        assert isinstance(await node.revoke_key("nothing"), Refused)
+        with pytest.raises(Invalid, match="expires_in"):
+            await node.create_key("ci", Role.ADMIN, 0)
+
+
+@in_loop
+async def test_a_node_makes_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.core.keys.KEY_LIMIT", 1)
+    async with running(World(), None) as node:
+        await node.create_key("ci", Role.ADMIN)
+        with pytest.raises(Conflict, match="there are 1 API keys"):
+            await node.create_key("ci", Role.ADMIN)
