@@ -10,7 +10,7 @@ import typer
 from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, show_json
 from perdure.cli.asking import NOT_FOUND, REFUSED, ask, end, reason, request, segment
 from perdure.cli.tables import moment, show_table
-from perdure.errors import PerdureError
+from perdure.errors import PerdureError, StorageError
 
 if TYPE_CHECKING:
     from perdure.core.tables import Tables
@@ -113,7 +113,12 @@ class _Stored:
 
         if not make and not Path(data_dir, "layout.json").exists():
             end(f"{data_dir} is no data directory", NOT_FOUND)
-        self._stores: list[Storage] = open_data_dir(Path(data_dir), Config.load({"data_dir": data_dir}).partitions)
+        try:
+            self._stores: list[Storage] = open_data_dir(Path(data_dir), Config.load({"data_dir": data_dir}).partitions)
+        except StorageError as error:
+            if "in use" not in str(error):
+                raise
+            raise StorageError(f"{error}; ask that server: --admin-url in place of --data-dir") from None
         self._overlay = Overlay(self._stores[0], 0, len(self._stores))
 
     def __enter__(self) -> "_Stored":
