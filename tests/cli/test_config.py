@@ -28,6 +28,10 @@ def test_what_is_given_comes_first() -> None:
         ({"partitions": 0}, {}, "partitions must be at least 1"),
         ({"drain_seconds": -1}, {}, "drain_seconds must not be negative"),
         ({"lag_threshold_seconds": 0}, {}, "lag_threshold_seconds"),
+        ({"authentication": "maybe"}, {}, "authentication"),
+        ({}, {"PERDURE_AUTHENTICATION": "maybe"}, "PERDURE_AUTHENTICATION"),
+        ({"tls_certificate": "c.pem"}, {}, "tls_key is missing"),
+        ({"tls_key": "k.pem"}, {}, "tls_certificate is missing"),
         ({}, {"PERDURE_INGRESS_PORT": "x"}, "environment variable PERDURE_INGRESS_PORT='x'"),
         ({}, {"PERDURE_PARTITIONS": "1.5"}, "PERDURE_PARTITIONS"),
     ],
@@ -39,3 +43,11 @@ def test_settings_that_are_refused(given: dict[str, Any], environ: dict[str, str
 
 def test_ports_may_both_be_free_ones() -> None:
     assert Config(ingress_port=0, admin_port=0).ingress_port == 0
+
+
+def test_hosts_have_commas_between_them() -> None:
+    assert Config.load({}, {"PERDURE_ADMIN_ALLOWED_HOSTS": "a.example, b.example:8443,"}).allowed_hosts == [
+        "a.example",
+        "b.example:8443",
+    ]
+    assert Config().allowed_hosts == []

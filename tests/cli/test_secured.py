@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
+import pyqwest
 import pytest
 
 from perdure import Client, Forbidden, Invalid, SyncClient, Unauthorized
@@ -170,6 +171,33 @@ def test_sql_shows_no_keys(secured: Secured) -> None:
         assert done.returncode == 1 and "digest" not in done.stdout
     found = secured.run("read-only", "sql", "SELECT table_name FROM information_schema.tables", "--json").stdout
     assert "sys_invocation" in found and "api_key" not in found
+
+
+def test_headers_that_are_secrets_are_shown_nowhere(secured: Secured) -> None:
+    call = ("call", "Greeter/headers", "--header", "x-api-key=hunter2", "--header", "x-team=blue")
+    done = secured.run("operator", *call, "--json")
+    told = json.loads(done.stdout)
+    assert told["result"]["x-api-key"] == "hunter2", "the handler needs it"
+    id = told["invocationId"]
+    described = secured.run("admin", "invocations", "describe", id, "--json").stdout
+    rows = secured.run("admin", "sql", f"SELECT * FROM sys_journal WHERE id = '{id}' AND index = 0", "--json").stdout
+    (row,) = json.loads(rows)
+    raw = bytes.fromhex(row["raw"])
+    assert b"x-team" in raw and b"blue" in raw and b"hunter2" not in raw
+    for text in (described, row["entry_json"]):
+        assert "blue" in text and "hunter2" not in text
+
+
+def test_the_admin_port_knows_where_the_ingress_is(secured: Secured) -> None:
+    authorities = secured.authorities.read_bytes()
+    client = pyqwest.SyncClient(pyqwest.SyncHTTPTransport(tls_ca_cert=authorities, enable_otel=False))
+    headers = {"authorization": f"Bearer {secured.keys['read-only']}"}
+    version = json.loads(client.get(f"{secured.server.admin}/version", headers=headers).content)
+    assert version["ingress_endpoint"] == secured.server.ingress
+    refused = client.get(f"{secured.server.admin}/version", headers={**headers, "origin": "https://evil.example"})
+    assert refused.status == 403
+    refused = client.get(f"{secured.server.admin}/version", headers={**headers, "host": "evil.example"})
+    assert refused.status == 403 and b"admin_allowed_hosts" in refused.content
 
 
 # ---- when a server starts, and when it does not

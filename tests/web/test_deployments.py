@@ -258,6 +258,26 @@ async def test_changes() -> None:
 
 
 @in_loop
+async def test_a_secret_that_is_given_as_it_is_shown_stays() -> None:
+    async with admin() as ask:
+        id = (await ask.register(additional_headers={"Authorization": "Bearer s", "a": "b"})).json["id"]
+        path = f"/deployments/{id}"
+        shown = (await ask("GET", path)).json["additional_headers"]
+        assert shown == {"authorization": "***", "a": "b"}
+        changed = await ask("PATCH", path, {"additional_headers": {**shown, "a": "c"}})
+        assert changed.json["additional_headers"] == {"authorization": "***", "a": "c"}
+        sent = dict(ask.world.asked[-1][1].headers)
+        assert (sent["authorization"], sent["a"]) == ("Bearer s", "c"), "the endpoint is given what was stored"
+        for answer in (
+            await ask("PATCH", path, {"additional_headers": {"x-api-key": "***"}}),
+            await ask.register(additional_headers={"Authorization": "***"}, force=True),
+        ):
+            assert answer.status == 400 and "which is not known; give it" in answer.json["message"]
+        starred = await ask("PATCH", path, {"additional_headers": {"a": "***"}})
+        assert starred.json["additional_headers"] == {"a": "***"}, "what is no secret is what it is"
+
+
+@in_loop
 async def test_removal_has_to_be_forced() -> None:
     async with admin() as ask:
         id = (await ask.register()).json["id"]
