@@ -1,12 +1,16 @@
 """The keyring: which header opens, and what is said of one that does not."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from perdure.errors import Conflict, Invalid, Unauthorized
-from perdure.model.actions import Done, Refused
-from perdure.model.keys import ENTROPY_BYTES, Role, make_key
+from perdure.model import commands as c
+from perdure.model.actions import Done, ForgetKey, LearnKey, Refused
+from perdure.model.keys import ENTROPY_BYTES, ApiKey, Role, make_key
 from perdure.runtime.keys import Keyring, shows_key
+from tests.core.world import World as Core
 from tests.runtime.elsewhere import World, running
 from tests.transports.in_loop import in_loop
 
@@ -77,6 +81,33 @@ def test_only_who_knows_the_secret_is_told_that_a_key_is_over() -> None:
 
 def test_what_looks_like_a_key_of_ours() -> None:
     assert shows_key(b"bearer perdure_x") and not shows_key(b"Bearer eyJ") and not shows_key(b"Basic perdure_x")
+
+
+@given(st.lists(st.tuples(st.sampled_from(["create", "revoke", "recover"]), st.integers(0, 3)), max_size=30))
+def test_what_a_process_was_told_is_what_is_stored(commands: list[tuple[str, int]]) -> None:
+    world, keyring, stored = Core(), Keyring(), dict[str, ApiKey]()
+
+    def tell() -> None:
+        for action in world.actions:
+            if isinstance(action, LearnKey):
+                keyring.learn(action.key)
+            elif isinstance(action, ForgetKey):
+                keyring.forget(action.id)
+
+    for at, (command, number) in enumerate(commands, start=world.at):
+        id = str(number)
+        if command == "create":
+            stored[id] = ApiKey(id, "n", Role.READ, b"d", at)
+            world.apply(c.CreateKey(at, stored[id]))
+        elif command == "revoke":
+            world.apply(c.RevokeKey(at, id))
+            if id in stored and stored[id].revoked_at is None:
+                stored[id] = replace(stored[id], revoked_at=at)
+        else:
+            keyring = Keyring()
+            world.recover()
+        tell()
+        assert {key.id: key for key in keyring.all()} == stored and keyring.required == bool(stored)
 
 
 @in_loop

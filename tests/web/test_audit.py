@@ -187,6 +187,18 @@ def test_it_is_gone_on_with(tmp_path: Path) -> None:
     assert len(ports.lines()) == 2
 
 
+def test_a_full_disk_is_told_and_stops_nobody(
+    ports: Ports, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module._PrivateFile, "shouldRollover", full)
+    assert ask(ports.admin, "PATCH", f"/invocations/{ID_TEXT}/kill", b"", *shown("operator")).status == 200
+    (record,) = caplog.records
+    assert record.levelname == "ERROR" and ID_TEXT in record.getMessage() and "No space" in (record.exc_text or "")
+
+
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere" / "audit.log"):
         with pytest.raises(Invalid, match=r"audit_log: .* cannot be written"):

@@ -30,6 +30,7 @@ _WORDS: Final = {"id": "id", "key": "object_key"}
 _MINUTE_MS: Final = 60_000
 
 logger = logging.getLogger("perdure.audit")
+errors = logging.getLogger("perdure.web")
 
 
 class Audit:
@@ -87,13 +88,16 @@ class Audit:
 
 
 class _PrivateFile(logging.handlers.RotatingFileHandler):
-    """A file that nobody but its owner may read."""
+    """A file that nobody but its owner may read. What cannot be written to it (a full disk) is an error in the log."""
 
     def _open(self) -> TextIOWrapper:
         def private(path: str, flags: int) -> int:
             return os.open(path, flags, 0o600)
 
         return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=private)  # type: ignore[return-value]
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        errors.exception("audit_log: a line could not be written: %s", record.getMessage())
 
 
 def _facts(request: Request, key: ApiKey | None, status: int | None) -> dict[str, Any]:
