@@ -27,8 +27,10 @@ class Certificate(NamedTuple):
     key: Path
 
 
-def make_certificate(folder: Path, name: str = "server", *, password: bytes | None = None) -> Certificate:
-    """For localhost and 127.0.0.1."""
+def make_certificate(
+    folder: Path, name: str = "server", *, password: bytes | None = None, days: float = 2
+) -> Certificate:
+    """For localhost and 127.0.0.1, good for so many days."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
@@ -39,8 +41,8 @@ def make_certificate(folder: Path, name: str = "server", *, password: bytes | No
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=2))
+        .not_valid_before(now - datetime.timedelta(days=9))
+        .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .sign(key, SHA256())
     )

@@ -154,6 +154,16 @@ def test_a_line_cannot_be_forged(ports: Ports) -> None:
     assert len(line["path"]) < 600 and len(line["affected"]["id"]) < 600
 
 
+def test_a_line_is_bounded(ports: Ports) -> None:
+    ids = json.dumps({"invocation_ids": ["x" * 10_000] * 1000}).encode()
+    ask(ports.admin, "POST", "/internal/invocations_batch_operations/kill", ids, JSON, *shown("admin"))
+    state = json.dumps({"object_key": "k" * 100_000, "new_state": {}}).encode()
+    ask(ports.admin, "POST", "/services/Counter/state", state, JSON, *shown("admin"))
+    batch, object = ports.lines()
+    assert {len(id) for id in batch["affected"]["invocations"]} == {module.TEXT_LIMIT + 3}
+    assert len(object["affected"]["object_key"]) == module.TEXT_LIMIT + 3
+
+
 def test_the_logger_has_it_too(caplog: pytest.LogCaptureFixture) -> None:
     ports = Ports()
     ask(ports.admin, "PATCH", f"/invocations/{ID_TEXT}/kill", b"", *shown("operator"))

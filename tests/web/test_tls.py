@@ -69,3 +69,11 @@ def test_a_key_that_others_can_read_is_warned_of(tmp_path: Path, caplog: pytest.
     assert [record.getMessage() for record in caplog.records] == [
         f"tls_key: {made.key} can be read by others than its owner; chmod 600 it"
     ]
+
+
+def test_a_certificate_that_has_ended_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = make_certificate(tmp_path, days=-1)
+    load_tls(str(made.certificate), str(made.key))
+    assert [record.getMessage().partition(" on ")[0] for record in caplog.records] == [
+        f"tls_certificate: {made.certificate} ended"
+    ]

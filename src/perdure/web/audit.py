@@ -57,8 +57,8 @@ class Audit:
     def acted(self, request: Request, key: ApiKey | None, values: Mapping[str, str], status: int | None) -> None:
         """A request that changes something was answered with `status`; None: it is not known what came of it."""
         affected: dict[str, Any] = {_WORDS.get(name, name): _cut(value) for name, value in values.items()}
-        if request.affected:
-            affected |= request.affected
+        for name, value in (request.affected or {}).items():
+            affected[name] = _cut(value) if isinstance(value, str) else [_cut(each) for each in value]
         parameters = request.parameters() if request.query else {}
         if kept := {name: _cut(parameters[name]) for name in _KEPT_PARAMETERS if name in parameters}:
             affected["parameters"] = kept

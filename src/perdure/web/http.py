@@ -114,7 +114,7 @@ class Request:
         self.fields = fields
         self.query: bytes = scope["query_string"]
         self.path = ""
-        self.affected: dict[str, Any] | None = None
+        self.affected: dict[str, str | list[str]] | None = None
 
     def parse_path(self) -> str:
         """The path as it was sent, before percent-decoding. Raises `Invalid` if it is no text."""

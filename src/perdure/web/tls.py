@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from perdure.errors import Invalid
+from perdure.runtime.clock import wall_clock_ms
+from perdure.web.http import format_time_ms
 
 __all__ = ["Tls", "load_tls"]
 
@@ -47,7 +49,16 @@ def load_tls(certificate: str, key: str) -> Tls:
         raise Invalid(_why(tls, error)) from None
     if sys.platform != "win32" and os.stat(tls.key).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         logger.warning("tls_key: %s can be read by others than its owner; chmod 600 it", tls.key)
+    ends = _ends_ms(tls.certificate)
+    if ends <= wall_clock_ms():
+        logger.warning("tls_certificate: %s ended on %s; clients will refuse it", tls.certificate, format_time_ms(ends))
     return tls
+
+
+def _ends_ms(certificate: Path) -> int:
+    from cryptography.x509 import load_pem_x509_certificates
+
+    return int(load_pem_x509_certificates(certificate.read_bytes())[0].not_valid_after_utc.timestamp() * 1000)
 
 
 def _why(tls: Tls, error: ssl.SSLError) -> str:
