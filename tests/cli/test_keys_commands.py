@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,15 @@ def test_no_secret_is_in_any_file(tmp_path: Path) -> None:
     secret = done.stdout.strip().rpartition("_")[2].encode()
     files = [file for file in (tmp_path / "data").iterdir() if file.is_file()]
     assert files and all(secret not in file.read_bytes() for file in files)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its folders have no such permissions")
+def test_a_new_data_directory_is_its_owners(tmp_path: Path) -> None:
+    create(tmp_path / "data")
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+    (tmp_path / "mine").mkdir(0o755)
+    create(tmp_path / "mine")
+    assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o755, "one that is there is left as it is"
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

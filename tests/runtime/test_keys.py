@@ -61,6 +61,12 @@ def test_what_opens_nothing(header: str) -> None:
     assert caught.value.message == "the API key is not known here: send the header authorization: Bearer KEY"
 
 
+@given(st.binary() | st.binary().map(lambda raw: b"Bearer perdure_" + ID.encode() + raw))
+def test_nothing_else_opens(header: bytes) -> None:
+    with pytest.raises(Unauthorized):
+        Keyring([KEY]).find(header, 500)
+
+
 def test_no_key_at_all_and_keys_that_are_over() -> None:
     keyring = Keyring([KEY])
     with pytest.raises(Unauthorized, match="an API key is needed: send the header"):

@@ -1,11 +1,15 @@
 """Who may do what: every route of both ports with every kind of credential, and where requests may come from."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from perdure.errors import Forbidden
 from perdure.model.keys import Role
 from perdure.web.http import Request, Router
 from perdure.web.ingress import _RESERVED
@@ -261,7 +265,7 @@ def test_keys_that_cannot_be_made(body: bytes, status: int, says: str) -> None:
 # ---- where requests come from
 
 
-def request(*headers: tuple[str, str]) -> Request:
+def request(*headers: tuple[str, str | bytes]) -> Request:
     async def receive() -> Any:
         raise AssertionError
 
@@ -351,6 +355,18 @@ def test_origins(sources: Sources, host: str | None, origin: str, taken: bool) -
     else:
         with pytest.raises(Exception, match="admin_allowed_hosts"):
             sources.check(request(*headers))
+
+
+ODD = st.text(st.sampled_from("[]:.@/%\\ 0127aelochst\xff"), max_size=24)
+
+
+@given(ODD, ODD)
+def test_whatever_is_said_is_taken_or_refused(host: str, origin: str) -> None:
+    headers = [("host", host.encode("latin-1")), ("origin", origin.encode("latin-1"))]
+    for sources in (LOCAL, NAMED, PUBLIC, PUBLIC_NAMED):
+        for fields in (headers, headers[:1], headers[1:]):
+            with contextlib.suppress(Forbidden):
+                sources.check(request(*fields))
 
 
 def test_pages_from_elsewhere_change_nothing() -> None:
