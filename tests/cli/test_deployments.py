@@ -35,8 +35,8 @@ def endpoint(app: str = "tests.cli.served:app", folder: Path = ROOT) -> Iterator
                 time.sleep(0.02)
         yield f"http://127.0.0.1:{port}"
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()  # killed, it would leave the process behind that it serves from
+        process.wait(20)
 
 
 @pytest.fixture(scope="module")
