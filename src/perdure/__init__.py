@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.errors import (
     Conflict,
+    Forbidden,
     Invalid,
     JournalMismatch,
     NonDurableOperation,
@@ -19,6 +20,7 @@ from perdure.errors import (
     RetryableError,
     StorageError,
     TerminalError,
+    Unauthorized,
     Unavailable,
 )
 from perdure.model.services import RetryPolicy
@@ -52,6 +54,7 @@ __all__ = [
     "Context",
     "DurablePromise",
     "Engine",
+    "Forbidden",
     "Invalid",
     "InvocationHandle",
     "JournalMismatch",
@@ -76,6 +79,7 @@ __all__ = [
     "SyncSharedContext",
     "SyncWorkflowContext",
     "TerminalError",
+    "Unauthorized",
     "Unavailable",
     "VirtualObject",
     "Workflow",

@@ -22,8 +22,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data_dir: str = "perdure-data"
     """Where everything is stored. One process at a time."""
     host: str = "127.0.0.1"
-    """The address both ports listen at. There is no authentication: only where you trust the network is it not
-    loopback."""
+    """The address both ports listen at. Anything but loopback needs API keys (`authentication`)."""
     ingress_port: int = 8080
     """Where handlers are called. 0: a free port."""
     admin_port: int = 9070
@@ -53,6 +52,16 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     identity_key: str | None = None
     """The private key (a file, PEM, Ed25519) that signs requests to endpoints. Default: identity.pem beside the data,
     made when it is first needed."""
+    authentication: Literal["auto", "required", "off"] = "auto"
+    """Whether requests need an API key. auto: if `host` is not loopback, and everywhere once there is a key."""
+    tls_certificate: str | None = None
+    """The certificate of both ports with its chain (a file, PEM): they speak TLS. With `tls_key`."""
+    tls_key: str | None = None
+    """The private key of `tls_certificate` (a file, PEM, not encrypted)."""
+    admin_allowed_hosts: tuple[str, ...] = ()
+    """The names, with commas between them, by which browsers and proxies may call the admin port beside its own."""
+    audit_log: str | None = None
+    """The file to which a line is added for each change through the admin port, and each request that is refused."""
     drain_seconds: float = 5.0
     """How long open requests may take to end when the server stops."""
     stop_grace_seconds: float = 10.0
@@ -94,6 +103,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise Invalid(f"{name} must be from 0 to 65535, not {getattr(self, name)}")
         if self.ingress_port == self.admin_port != 0:
             raise Invalid(f"ingress_port and admin_port are both {self.ingress_port}: they must differ")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            missing = "tls_key" if self.tls_key is None else "tls_certificate"
+            raise Invalid(f"{missing} is missing: TLS needs tls_certificate and tls_key")
         if not 5 <= self.protocol_version <= 7:
             raise Invalid(f"protocol_version must be from 5 to 7, not {self.protocol_version}")
         limits = ("attempt_limit", "remote_attempt_limit", "request_size_limit", "message_size_limit")

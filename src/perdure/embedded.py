@@ -277,7 +277,7 @@ def open_stores(path: str | os.PathLike[str] | None, partitions: int | None = No
 def open_data_dir(where: Path, partitions: int | None) -> "list[Storage]":
     """The stores of a data directory, made if it is not there."""
     try:
-        where.mkdir(parents=True, exist_ok=True)
+        where.mkdir(0o700, parents=True, exist_ok=True)  # what is in it is nobody else's business
         count = _layout(where, partitions)
     except OSError as error:
         raise StorageError(f"data directory {where} cannot be used: {error.strerror or error}") from error

@@ -14,8 +14,8 @@
     |-- StorageError             the disk, not the user
     |-- SerdeError               a value that cannot be written as bytes, or bytes that are not such a value (sdk.serde)
     `-- RequestError             a request that cannot be served; each kind knows its HTTP status
-        |-- Invalid (400)  Unauthorized (401)  NotFound (404)  Conflict (409)  TooLarge (413)  Overloaded (429)
-        `-- Unavailable (503)
+        |-- Invalid (400)  Unauthorized (401)  Forbidden (403)  NotFound (404)  Conflict (409)  TooLarge (413)
+        `-- Overloaded (429)  Unavailable (503)
 
     Suspended(BaseException)     unwinds a handler that is to be dropped; never seen by users
     AttemptGone(BaseException)   the engine no longer listens to this attempt; unwind, keep nothing
@@ -30,6 +30,7 @@ from datetime import timedelta
 __all__ = [
     "AttemptGone",
     "Conflict",
+    "Forbidden",
     "Invalid",
     "JournalMismatch",
     "LocalProtocolError",
@@ -171,9 +172,15 @@ class Invalid(RequestError):
 
 
 class Unauthorized(RequestError):
-    """No key, or one that does not allow this."""
+    """Who asks is not known: no key, or none that is good."""
 
     status = 401
+
+
+class Forbidden(RequestError):
+    """Who asks is known, and may not have this."""
+
+    status = 403
 
 
 class NotFound(RequestError):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import signal
 import sys
@@ -13,20 +14,28 @@ from pathlib import Path
 import perdure
 from perdure.assembly import LocalNode, Reach, assemble, queries_of
 from perdure.config import Config
+from perdure.core.tables import API_KEY
 from perdure.embedded import open_data_dir
 from perdure.errors import Invalid, PerdureError
 from perdure.model.deployments import AsgiEndpoint, Deployment, Revision
+from perdure.runtime.clock import wall_clock_ms
 from perdure.runtime.deployments import discover
 from perdure.runtime.identity import Identity
+from perdure.runtime.keys import Keyring
 from perdure.sdk.app import App
 from perdure.sql.pool import Queries
 from perdure.storage.base import Storage
 from perdure.transports.asgi import AsgiApp
 from perdure.web.admin import Admin
+from perdure.web.audit import Audit
 from perdure.web.ingress import Ingress
 from perdure.web.listener import Listener
+from perdure.web.security import Guard, Sources, is_loopback
+from perdure.web.tls import Tls, load_tls
 
-__all__ = ["Server", "new_event_loop", "run"]
+__all__ = ["Server", "keyring_of", "new_event_loop", "run"]
+
+logger = logging.getLogger("perdure.server")
 
 GC_THRESHOLD = 20_000  # objects made before the collector looks: at 700 it cost a third of the 99th percentile
 _AFTER_STOP_SECONDS = 1.0  # for the last answers, which say that the engine has stopped, to be sent
@@ -45,14 +54,17 @@ class Server:
         self.stopping = asyncio.Event()
         """Set when it has been asked to stop, or has to."""
         self._queries: Queries | None = None
+        self._audit: Audit | None = None
         self.ingress: Listener | None = None
         self.admin: Listener | None = None
 
     async def start(self) -> None:
-        """Returns when requests are served. Raises `StorageError` and `PortInUse`."""
+        """Returns when requests are served. Raises `StorageError`, `PortInUse` and (no API key, bad TLS) `Invalid`."""
         config = self._config
+        tls = None if config.tls_certificate is None else load_tls(config.tls_certificate, config.tls_key or "")
         stores = open_data_dir(Path(config.data_dir), config.partitions)
         try:
+            keyring = keyring_of(config, stores)
             node = assemble(
                 self._apps,
                 stores,
@@ -62,12 +74,13 @@ class Server:
                 reach=self._reach(),
                 usual=config.usual,
             )
+            node.keyring = keyring
         except BaseException:
             for store in stores:
                 store.close()
             raise
         try:
-            self._listen(node, stores)
+            self._listen(node, stores, tls)
             await self._serve_asgi_apps(node)
             await node.start()
         except BaseException:
@@ -109,13 +122,18 @@ class Server:
                 )
             )
 
-    def _listen(self, node: LocalNode, stores: "Sequence[Storage]") -> None:
+    def _listen(self, node: LocalNode, stores: "Sequence[Storage]", tls: Tls | None) -> None:
         """From here on `/health` answers, with 503 until the node is ready."""
         config = self._config
+        self._audit = Audit(node.clock, config.audit_log)
+        keyring = None if config.authentication == "off" else node.keyring
         ingress = Ingress(
-            node, request_size_limit=config.request_size_limit, concurrency_limit=config.concurrency_limit
+            node,
+            request_size_limit=config.request_size_limit,
+            concurrency_limit=config.concurrency_limit,
+            guard=Guard("ingress", keyring, node.clock, self._audit),
         )
-        self.ingress = Listener(ingress, config.host, config.ingress_port, config.http2_stream_limit)
+        self.ingress = Listener(ingress, config.host, config.ingress_port, tls, config.http2_stream_limit)
         self._queries = queries_of(
             node,
             stores,
@@ -130,8 +148,10 @@ class Server:
             request_size_limit=config.request_size_limit,
             concurrency_limit=config.admin_concurrency_limit,
             queries=self._queries,
+            guard=Guard("admin", keyring, node.clock, self._audit),
+            sources=Sources(config.admin_allowed_hosts, loopback=is_loopback(config.host)),
         )
-        self.admin = Listener(admin, config.host, config.admin_port, config.http2_stream_limit)
+        self.admin = Listener(admin, config.host, config.admin_port, tls, config.http2_stream_limit)
         sockets = [self.ingress.bind()]
         try:
             sockets.append(self.admin.bind())
@@ -159,6 +179,8 @@ class Server:
         if self._node is not None:
             await self._node.stop(self._config.stop_grace_seconds)
         await self._drained(_AFTER_STOP_SECONDS)
+        if self._audit is not None:
+            self._audit.close()
 
     def _close_listeners(self) -> None:
         for listener in (self.ingress, self.admin):
@@ -175,6 +197,35 @@ class Server:
         names = [] if self._node is None else [info.name for info in self._node.registry.services()]
         serving = f"serving {', '.join(names)}" if names else "no services yet (perdure deployments register URL)"
         return f"ingress {self.ingress.url}, admin {self.admin.url}, data {self._config.data_dir}, {serving}"
+
+
+def keyring_of(config: Config, stores: Sequence[Storage]) -> Keyring:
+    """The keys there are, before anything listens. Raises `Invalid` where keys are needed and none is good."""
+    loopback = is_loopback(config.host)
+    keyring = Keyring(
+        (key for _, key in stores[0].scan(API_KEY, ())), required=config.authentication == "required" or not loopback
+    )
+    if config.authentication == "off":
+        if not loopback:
+            logger.warning(
+                "authentication is off and %s is not loopback: whoever reaches the ports may do anything", config.host
+            )
+        return keyring
+    now = wall_clock_ms()
+    if keyring.required and not any(key.ended_at(now) is None for key in keyring.all()):
+        why = "authentication is required" if loopback else f"host {config.host} is not loopback"
+        if config.authentication == "auto" and loopback:
+            why = "there were API keys"
+        raise Invalid(
+            f"{why}, and there is no API key that is good; make one: "
+            f"perdure keys create --data-dir {config.data_dir} --role admin --name NAME. "
+            "Or let everybody in: --authentication off"
+        )
+    if not loopback and config.tls_certificate is None:
+        logger.warning(
+            "API keys travel in clear text: set tls_certificate and tls_key, unless a proxy in front speaks TLS"
+        )
+    return keyring
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

@@ -25,7 +25,9 @@ def perdure(*arguments: str, cwd: Path = ROOT, env: dict[str, str] | None = None
 
 
 @contextlib.contextmanager
-def serving(data_dir: Path, *arguments: str, app: str = "tests.cli.served:app") -> Iterator[Served]:
+def serving(
+    data_dir: Path, *arguments: str, app: str = "tests.cli.served:app", env: dict[str, str] | None = None
+) -> Iterator[Served]:
     """A server on free ports that is ready; killed at the end if it still runs."""
     command = [
         *COMMAND,
@@ -39,12 +41,12 @@ def serving(data_dir: Path, *arguments: str, app: str = "tests.cli.served:app") 
         "0",
     ]
     process = subprocess.Popen(
-        [*command, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, *arguments], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None and process.stderr is not None
     try:
         ready = process.stdout.readline()
-        found = re.search(r"ingress (http://\S+), admin (http://\S+),", ready)
+        found = re.search(r"ingress (https?://\S+), admin (https?://\S+),", ready)
         assert found is not None, ready + process.stderr.read()
         yield Served(process, ready, found.group(1), found.group(2))
     finally:

@@ -40,6 +40,10 @@ def test_what_is_given_comes_first() -> None:
         ({"partitions": 0}, {}, "partitions must be at least 1"),
         ({"drain_seconds": -1}, {}, "drain_seconds must not be negative"),
         ({"lag_threshold_seconds": 0}, {}, "lag_threshold_seconds"),
+        ({"authentication": "maybe"}, {}, "authentication"),
+        ({}, {"PERDURE_AUTHENTICATION": "maybe"}, "PERDURE_AUTHENTICATION"),
+        ({"tls_certificate": "c.pem"}, {}, "tls_key is missing"),
+        ({"tls_key": "k.pem"}, {}, "tls_certificate is missing"),
         ({}, {"PERDURE_INGRESS_PORT": "x"}, "environment variable PERDURE_INGRESS_PORT: .* a whole number, not 'x'"),
         ({}, {"PERDURE_PARTITIONS": "1.5"}, "PERDURE_PARTITIONS"),
     ],
@@ -235,3 +239,8 @@ def test_what_holds_for_handlers_that_say_nothing(tmp_path: Path) -> None:
     ) as it:
         described = json.loads(perdure("services", "describe", "Greeter", "--admin-url", it.admin, "--json").stdout)
         assert (described["journal_retention"], described["abort_timeout"]) == ("2h", "3m")
+
+
+def test_hosts_have_commas_between_them() -> None:
+    found = Config.load({}, {"PERDURE_ADMIN_ALLOWED_HOSTS": "a.example, b.example:8443,"}).admin_allowed_hosts
+    assert found == ("a.example", "b.example:8443") and Config().admin_allowed_hosts == ()

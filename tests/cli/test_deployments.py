@@ -36,8 +36,8 @@ def endpoint(app: str = "tests.cli.served:app", folder: Path = ROOT) -> Iterator
                 time.sleep(0.02)
         yield f"http://127.0.0.1:{port}"
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()  # killed, it would leave the process behind that it serves from
+        process.wait(20)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,22 @@ def test_an_endpoint_is_registered_called_shown_and_removed(server: Served, url:
     assert refused.returncode == 1 and "new invocations go there" in refused.stderr
     assert ask(server, "deployments", "remove", listed["id"], "--force").startswith(f"removed {listed['id']}")
     assert "no deployments" in ask(server, "deployments", "list")
+
+
+def test_a_header_whose_value_is_in_a_file(server: Served, url: str, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("Bearer hunter2\n")
+    options = ("--header-file", f"authorization={file}", "--header", "x-team=blue")
+    ask(server, "deployments", "register", url, *options)
+    (listed,) = json.loads(ask(server, "deployments", "list", "--json"))
+    assert listed["additional_headers"] == {"authorization": "***", "x-team": "blue"}
+    client = SyncClient(server.ingress)
+    assert client.call("Greeter/plain", 5) == 6
+    shown = ask(server, "deployments", "describe", listed["id"])
+    assert "***" in shown and "hunter2" not in shown
+    ask(server, "deployments", "remove", listed["id"], "--force")
+    done = perdure("deployments", "register", url, "--header-file", f"authorization={tmp_path / 'nowhere'}")
+    assert done.returncode == 2 and "--header-file" in done.stderr
 
 
 def test_what_is_wrong_is_said_in_one_line(server: Served) -> None:

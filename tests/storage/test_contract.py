@@ -20,6 +20,7 @@ from perdure.model import commands as c
 from perdure.model import entries as e
 from perdure.model import invocation as i
 from perdure.model.deployments import Deployment, HttpEndpoint, LambdaEndpoint, ProtocolMode, Revision
+from perdure.model.keys import ApiKey, Role
 from perdure.model.services import HandlerInfo, HandlerKind, ServiceInfo, ServiceKind
 from perdure.storage.base import Batch, Storage
 from perdure.storage.memory import MemoryStorage
@@ -122,6 +123,7 @@ DEPLOYMENTS = st.builds(
     SMALL,
     st.dictionaries(NAMES, st.builds(Revision, SMALL, st.just(SERVICE)), max_size=2),
 )
+KEYS = st.builds(ApiKey, NAMES, NAMES, st.sampled_from(Role), BLOBS, SMALL, st.none() | NUMBERS, st.none() | NUMBERS)
 
 ROWS: dict[Table[Any], tuple[tuple[st.SearchStrategy[Any], ...], st.SearchStrategy[Any]]] = {
     t.INVOCATION: ((NUMBERS,), INVOCATIONS),
@@ -136,6 +138,7 @@ ROWS: dict[Table[Any], tuple[tuple[st.SearchStrategy[Any], ...], st.SearchStrate
     t.ACTIVE: ((NUMBERS,), PRESENT),
     t.META: ((NAMES,), st.integers(0, 2**60)),
     t.DEPLOYMENT: ((NAMES,), DEPLOYMENTS),
+    t.API_KEY: ((NAMES,), KEYS),
 }
 
 

@@ -242,3 +242,30 @@ def test_settings_hold_on_both_connections(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         store._read.execute("DELETE FROM meta")
     store.close()
+
+
+def test_an_older_file_gets_the_tables_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    SqliteStorage(path).close()
+    connection = sqlite3.connect(path)
+    connection.executescript("DROP TABLE api_key; PRAGMA user_version = 1;")
+    connection.close()
+    for _ in range(2):
+        store = SqliteStorage(path)
+        try:
+            assert list(store.scan(t.API_KEY, ())) == []
+        finally:
+            store.close()
+    connection = sqlite3.connect(path)
+    try:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        (old,) = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'api_key'").fetchone()
+    finally:
+        connection.close()
+    SqliteStorage(tmp_path / "new.db").close()
+    connection = sqlite3.connect(tmp_path / "new.db")
+    try:
+        (new,) = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'api_key'").fetchone()
+    finally:
+        connection.close()
+    assert "".join(old.split()) == "".join(new.split()), "as in a new file"

@@ -165,6 +165,13 @@ def test_description_of_a_journal() -> None:
     assert (it["idempotency_key"], it["caller"]) == ("k1", ID_TEXT)
 
 
+def test_secrets_among_headers_are_not_shown() -> None:
+    headers = (("x-api-key", "hunter2"), ("a", "b"))
+    entries = (e.Input(b"5", headers), e.Call("S", "h", b"", 1, 2, headers=headers))
+    for entry in described(i.Invoked(), *entries)["journal"]:
+        assert entry["headers"] == [["x-api-key", "***"], ["a", "b"]]
+
+
 # State
 
 

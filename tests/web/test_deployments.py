@@ -67,7 +67,7 @@ def error(reply: Reply) -> tuple[int, str | None]:
 @in_loop
 async def test_registration_answers_as_restate_server_does() -> None:
     async with admin() as ask:
-        reply = await ask.register(additional_headers={"X-Token": "t"}, metadata={"git": "abc"})
+        reply = await ask.register(additional_headers={"X-Token": "t", "X-Team": "blue"}, metadata={"git": "abc"})
         created = reply.json
         id = created["id"]
         assert reply.status == 201 and reply.headers["location"] == f"deployments/{id}"
@@ -88,7 +88,7 @@ async def test_registration_answers_as_restate_server_does() -> None:
             "uri": f"{ONE}/",
             "protocol_type": "BidiStream",
             "http_version": "HTTP/2.0",
-            "additional_headers": {"x-token": "t"},
+            "additional_headers": {"x-token": "***", "x-team": "blue"},  # what may be a secret is not shown
             "metadata": {"git": "abc"},
             "min_protocol_version": 5,
             "max_protocol_version": 7,
@@ -260,6 +260,26 @@ async def test_changes() -> None:
         assert (await ask("PATCH", f"/deployments/dp_1{'1' * 22}", {"uri": ONE})).status == 404
         assert (await ask("PATCH", "/deployments/dp_1short", {"uri": ONE})).status == 400
         assert (await ask("PATCH", path, {"uri": "x"})).status == 400
+
+
+@in_loop
+async def test_a_secret_that_is_given_as_it_is_shown_stays() -> None:
+    async with admin() as ask:
+        id = (await ask.register(additional_headers={"Authorization": "Bearer s", "a": "b"})).json["id"]
+        path = f"/deployments/{id}"
+        shown = (await ask("GET", path)).json["additional_headers"]
+        assert shown == {"authorization": "***", "a": "b"}
+        changed = await ask("PATCH", path, {"additional_headers": {**shown, "a": "c"}})
+        assert changed.json["additional_headers"] == {"authorization": "***", "a": "c"}
+        sent = dict(ask.world.asked[-1][1].headers)
+        assert (sent["authorization"], sent["a"]) == ("Bearer s", "c"), "the endpoint is given what was stored"
+        for answer in (
+            await ask("PATCH", path, {"additional_headers": {"x-api-key": "***"}}),
+            await ask.register(additional_headers={"Authorization": "***"}, force=True),
+        ):
+            assert answer.status == 400 and "which is not known; give it" in answer.json["message"]
+        starred = await ask("PATCH", path, {"additional_headers": {"a": "***"}})
+        assert starred.json["additional_headers"] == {"a": "***"}, "what is no secret is what it is"
 
 
 @in_loop

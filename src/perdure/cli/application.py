@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 import perdure
-from perdure.cli import configuration, deployments, identity, invocations, services, state
+from perdure.cli import configuration, deployments, identity, invocations, keys, services, state
+from perdure.cli.access import read_access, use
 from perdure.cli.asking import MISUSED, REFUSED, tell, wants_json
 from perdure.cli.call import call
 from perdure.cli.serve import serve
@@ -37,8 +38,22 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
+    api_key_file: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PERDURE_API_KEY_FILE",
+            help="The file with the API key to show to the server. Or the key itself is in PERDURE_API_KEY.",
+        ),
+    ] = None,
+    ca_file: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PERDURE_CA_FILE",
+            help="The certificates (PEM) of whom to trust with https, in place of the system's.",
+        ),
+    ] = None,
 ) -> None:
-    pass
+    use(read_access(api_key_file, ca_file))
 
 
 app.command("serve")(serve)
@@ -52,6 +67,7 @@ app.add_typer(state.app)
 app.add_typer(deployments.app)
 app.add_typer(identity.app)
 app.add_typer(configuration.app)
+app.add_typer(keys.app)
 
 
 def main() -> None:

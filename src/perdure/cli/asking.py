@@ -6,10 +6,15 @@ operator does.
 
 import sys
 from collections.abc import Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import msgspec
 import typer
+
+from perdure.cli.access import access, credentials
+
+if TYPE_CHECKING:
+    import pyqwest
 
 __all__ = [
     "FAILED_INVOCATION",
@@ -122,14 +127,27 @@ def request(
     where = url.rstrip("/")
     if not where.startswith(("http://", "https://")):
         raise typer.BadParameter(f"{option} {url!r}: it has to begin with http:// or https://")
+    fields = {**credentials(), **(headers or {})}
     try:
-        answer = pyqwest.SyncClient().execute(method, where + path, dict(headers or {}), content, timeout=timeout)
+        answer = _client(where).execute(method, where + path, fields, content, timeout=timeout)
     except TimeoutError:
         end(f"no answer from {where} within {timeout:.0f} s", NO_SERVER)
     except (OSError, pyqwest.RemoteProtocolError, pyqwest.ReadError, pyqwest.WriteError) as error:
         cause = str(error).rpartition(": ")[2]
         end(f"no server at {where} ({cause}); is `perdure serve` running? {option} says where", NO_SERVER)
     return Reply(answer.status, {name.lower(): value for name, value in answer.headers.items()}, answer.content)
+
+
+def _client(url: str) -> "pyqwest.SyncClient":
+    """It trusts what --ca-file names, else the system's authorities; those are read only where they are needed."""
+    import pyqwest
+
+    authorities = access().authorities
+    if authorities is not None:
+        return pyqwest.SyncClient(pyqwest.SyncHTTPTransport(tls_ca_cert=authorities, enable_otel=False))
+    if url.startswith("https://"):
+        return pyqwest.SyncClient(pyqwest.SyncHTTPTransport(tls_include_system_certs=True, enable_otel=False))
+    return pyqwest.SyncClient()
 
 
 def ask(url: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:

@@ -1,5 +1,6 @@
 """`perdure deployments`: endpoints in other processes, and what they serve."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -28,6 +29,14 @@ def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
     return pairs
 
 
+def _read(files: dict[str, str]) -> dict[str, str]:
+    """The files' text in place of their names. A command line can be read by whoever lists processes, a file cannot."""
+    try:
+        return {name: Path(file).read_text("utf-8").strip() for name, file in files.items()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"--header-file: {error}") from None
+
+
 @app.command("register")
 def register(
     address: Annotated[
@@ -35,6 +44,9 @@ def register(
     ],
     header: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE, sent with every request to it. May be given again.")
+    ] = None,
+    header_file: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE: a header whose value is in a file, for secrets.")
     ] = None,
     metadata: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, kept with it. May be given again.")] = None,
     use_http_11: Annotated[
@@ -51,7 +63,8 @@ def register(
     body: dict[str, Any] = {"arn": address} if address.startswith("arn:") else {"uri": address}
     if assume_role_arn is not None:
         body["assume_role_arn"] = assume_role_arn
-    body |= {"additional_headers": _pairs(header, "--header"), "metadata": _pairs(metadata, "--metadata")}
+    headers = _pairs(header, "--header") | _read(_pairs(header_file, "--header-file"))
+    body |= {"additional_headers": headers, "metadata": _pairs(metadata, "--metadata")}
     body |= {"use_http_11": use_http_11, "force": force, "breaking": breaking, "dry_run": dry_run}
     answer = ask(admin_url, "POST", "/deployments", body)
     if as_json:

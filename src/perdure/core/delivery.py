@@ -6,7 +6,7 @@ it is stored; the receiver takes only the next number, so a message sent twice i
 
 from msgspec.structs import replace
 
-from perdure.core import deployments, lifecycle
+from perdure.core import deployments, keys, lifecycle
 from perdure.core.tables import ACTIVE, INVOCATION, JOURNAL, META, OUTBOX, TIMER, Key, TimerKind
 from perdure.core.turn import Turn
 from perdure.model.actions import AckDelivery, Send, SetTimer, StartAttempt
@@ -76,6 +76,7 @@ def delivered(turn: Turn, command: Delivered) -> None:
 def recover(turn: Turn, command: Recover) -> None:
     """Everything that has to be done again because the last process ended: attempts, timers, messages."""
     deployments.recover(turn)
+    keys.recover(turn)
     for (number,), _ in list(turn.tables.scan(ACTIVE, ())):
         invocation = turn.tables.get(INVOCATION, (number,))
         assert invocation is not None and isinstance(invocation.status, Invoked)

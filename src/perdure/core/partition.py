@@ -20,7 +20,7 @@ Where to read on: `lifecycle` for what becomes of an invocation, `journal` for w
 from collections.abc import Callable
 from typing import Any
 
-from perdure.core import control, delivery, deployments, journal, lifecycle
+from perdure.core import control, delivery, deployments, journal, keys, lifecycle
 from perdure.core.tables import Tables
 from perdure.core.turn import Turn
 from perdure.model import commands as c
@@ -64,6 +64,8 @@ HANDLERS: dict[type[Any], Callable[[Turn, Any], None]] = {
     c.ChangeState: control.change_state,
     c.PutDeployment: deployments.put,
     c.RemoveDeployment: deployments.remove,
+    c.CreateKey: keys.create,
+    c.RevokeKey: keys.revoke,
     c.Deliver: _deliver,
     c.Delivered: delivery.delivered,
 }

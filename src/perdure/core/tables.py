@@ -16,9 +16,11 @@ from perdure.model.commands import Message
 from perdure.model.deployments import Deployment
 from perdure.model.entries import Entry
 from perdure.model.invocation import Invocation, Promise
+from perdure.model.keys import ApiKey
 
 __all__ = [
     "ACTIVE",
+    "API_KEY",
     "DEPLOYMENT",
     "INBOX",
     "INVOCATION",
@@ -104,6 +106,7 @@ OUTBOX: Table[Message] = Table("outbox", ("destination", "position"), 1)
 ACTIVE: Table[bool] = Table("active", ("number",), 0)  # the invocations to start again after a crash
 META: Table[int] = Table("meta", ("name",), 1)  # counters: next number, next position, sent and received per partition
 DEPLOYMENT: Table[Deployment] = Table("deployment", ("id",), 0)  # in partition 0 only
+API_KEY: Table[ApiKey] = Table("api_key", ("id",), 0)  # in partition 0 only
 
 TABLES: tuple[Table[Any], ...] = (
     INVOCATION,
@@ -118,6 +121,7 @@ TABLES: tuple[Table[Any], ...] = (
     ACTIVE,
     META,
     DEPLOYMENT,
+    API_KEY,
 )
 
 

@@ -12,6 +12,7 @@ from perdure.model.commands import Message
 from perdure.model.deployments import Deployment
 from perdure.model.entries import Entry, Failure, Notification, Value
 from perdure.model.invocation import Invocation
+from perdure.model.keys import ApiKey
 
 __all__ = [
     "AbortAttempt",
@@ -24,6 +25,8 @@ __all__ = [
     "Description",
     "Done",
     "Finished",
+    "ForgetKey",
+    "LearnKey",
     "Notify",
     "Outcome",
     "Refused",
@@ -169,6 +172,29 @@ class Undeploy(_Struct, frozen=True):
     id: str
 
 
+class LearnKey(_Struct, frozen=True):
+    """An API key is there, or has changed. Re-derivable."""
+
+    key: ApiKey
+
+
+class ForgetKey(_Struct, frozen=True):
+    """It no longer is. Re-derivable: it is not in the tables."""
+
+    id: str
+
+
 Action: TypeAlias = (
-    StartAttempt | Notify | AbortAttempt | SetTimer | Send | AckDelivery | Reply | Finished | Deploy | Undeploy
+    StartAttempt
+    | Notify
+    | AbortAttempt
+    | SetTimer
+    | Send
+    | AckDelivery
+    | Reply
+    | Finished
+    | Deploy
+    | Undeploy
+    | LearnKey
+    | ForgetKey
 )

@@ -14,6 +14,7 @@ import msgspec
 from perdure.model.deployments import Deployment
 from perdure.model.entries import Call, Command, Failure, Input, OneWayCall, Signal, Value
 from perdure.model.invocation import AttemptFailure, Retention, Target, Waiter, Waiting
+from perdure.model.keys import ApiKey
 from perdure.model.services import RetryPolicy
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Attach",
     "Cancel",
     "ChangeState",
+    "CreateKey",
     "Deliver",
     "Delivered",
     "Describe",
@@ -43,6 +45,7 @@ __all__ = [
     "RemoveDeployment",
     "Restart",
     "Resume",
+    "RevokeKey",
     "SendSignalTo",
     "Suspend",
     "Tick",
@@ -292,6 +295,20 @@ class RemoveDeployment(_Struct, frozen=True):
     token: int | None = None
 
 
+class CreateKey(_Struct, frozen=True):
+    """An API key is good from now on. For partition 0, as is the next."""
+
+    at: int
+    key: ApiKey
+    token: int | None = None
+
+
+class RevokeKey(_Struct, frozen=True):
+    at: int
+    id: str
+    token: int | None = None
+
+
 class CompleteCall(_Struct, frozen=True):
     """The answer to a call, an attach or a promise of an invocation that another partition owns."""
 
@@ -351,6 +368,8 @@ PartitionCommand: TypeAlias = (
     | ChangeState
     | PutDeployment
     | RemoveDeployment
+    | CreateKey
+    | RevokeKey
     | Deliver
     | Delivered
 )

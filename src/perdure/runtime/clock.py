@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock", "TimerHandle", "VirtualClock"]
+__all__ = ["Clock", "SystemClock", "TimerHandle", "VirtualClock", "wall_clock_ms"]
 
 
 class TimerHandle(Protocol):
@@ -19,6 +19,11 @@ class Clock(Protocol):
     def now_ms(self) -> int: ...
 
     def call_at(self, at_ms: int, callback: Callable[[], None]) -> TimerHandle: ...
+
+
+def wall_clock_ms() -> int:
+    """The machine's time, ms since the epoch, for what runs without an event loop."""
+    return time.time_ns() // 1_000_000
 
 
 class SystemClock:

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from perdure.core.journal import resolve_target
-from perdure.errors import Invalid, NotFound, Overloaded, Unavailable
+from perdure.errors import Conflict, Invalid, NotFound, Overloaded, Unavailable
 from perdure.model import actions as a
 from perdure.model import commands as c
 from perdure.model import entries as e
@@ -22,12 +22,14 @@ from perdure.model import ids
 from perdure.model.deployments import Deployment
 from perdure.model.ids import InvocationId
 from perdure.model.invocation import Target, Waiter
+from perdure.model.keys import ENTROPY_BYTES, ApiKey, Role, make_key
 from perdure.model.services import HandlerKind
 from perdure.protocol.attempt import check_storable
 from perdure.protocol.versions import USUAL
 from perdure.runtime.clock import Clock, SystemClock, TimerHandle
 from perdure.runtime.courier import Courier
 from perdure.runtime.invoker import REMOTE_LIMIT, Invoker
+from perdure.runtime.keys import Keyring
 from perdure.runtime.loop import PartitionLoop
 from perdure.runtime.perform import PERFORMERS
 from perdure.runtime.registry import Registry, retention_of
@@ -64,6 +66,7 @@ class Node:
         failed: Callable[[BaseException], None] | None = None,
     ) -> None:
         self.registry = registry
+        self.keyring = Keyring()
         self.ready = False
         self.failure: BaseException | None = None
         self._loop = asyncio.get_running_loop()
@@ -415,9 +418,28 @@ class Node:
     async def remove_deployment(self, id: str) -> None:
         await self._ask_first(lambda token: c.RemoveDeployment(self.clock.now_ms(), id, token))
 
-    async def _ask_first(self, command: Callable[[int], c.PartitionCommand]) -> None:
+    async def create_key(self, name: str, role: Role, lasts_ms: int | None = None) -> tuple[ApiKey, str]:
+        """A new API key, stored and good from now on, and its text, which is told here only.
+
+        Raises `Invalid`, and `Conflict` if there are too many.
+        """
+        at = self.clock.now_ms()
+        entropy = self._entropy(8 * ENTROPY_BYTES).to_bytes(ENTROPY_BYTES, "big")
+        key, text = make_key(entropy, name, role, at, None if lasts_ms is None else at + lasts_ms)
+        outcome = await self._ask_first(lambda token: c.CreateKey(at, key, token))
+        if isinstance(outcome, a.Refused):
+            raise Conflict(outcome.message)
+        return key, text
+
+    async def revoke_key(self, id: str) -> a.Done | a.Refused:
+        """An API key opens nothing from now on; `Refused` (404) if there is none of that id."""
+        return await self._ask_first(  # type: ignore[no-any-return]
+            lambda token: c.RevokeKey(self.clock.now_ms(), id, token)
+        )
+
+    async def _ask_first(self, command: Callable[[int], c.PartitionCommand]) -> Any:
         """Partition 0 owns what belongs to no invocation."""
-        await self._ask(bytes(24), command)
+        return await self._ask(bytes(24), command)
 
     def deployment_id(self) -> str:
         """A fresh one."""

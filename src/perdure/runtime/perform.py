@@ -52,6 +52,14 @@ def _undeploy(node: "Node", partition: int, action: a.Undeploy) -> None:
     node.registry.undeploy(action.id)
 
 
+def _learn_key(node: "Node", partition: int, action: a.LearnKey) -> None:
+    node.keyring.learn(action.key)
+
+
+def _forget_key(node: "Node", partition: int, action: a.ForgetKey) -> None:
+    node.keyring.forget(action.id)
+
+
 PERFORMERS: dict[type[Any], "Callable[[Node, int, Any], None]"] = {
     a.StartAttempt: _start_attempt,
     a.Notify: _notify,
@@ -63,4 +71,6 @@ PERFORMERS: dict[type[Any], "Callable[[Node, int, Any], None]"] = {
     a.Finished: _finished,
     a.Deploy: _deploy,
     a.Undeploy: _undeploy,
+    a.LearnKey: _learn_key,
+    a.ForgetKey: _forget_key,
 }

@@ -2,10 +2,12 @@
 
 import asyncio
 import atexit
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 
@@ -40,10 +42,11 @@ ADMIN_URL = "http://127.0.0.1:9070"
 class Client(Caller):
     """Calls handlers of an engine over HTTP, from asyncio.
 
-    `admin_url` is needed for what people do to invocations and state (cancel, kill, describe, ...). `token` goes
-    along as a bearer token. `timeout` (seconds or timedelta; None waits for ever) is for each operation that names
-    none of its own, `retries` is how often at most an operation is sent again: only ever where that is safe, which
-    with an `idempotency_key` is always.
+    `admin_url` is needed for what people do to invocations and state (cancel, kill, describe, ...). `token` is an API
+    key of the server, and goes along as a bearer token. With https, `ca_file` (PEM) says whose certificates are
+    trusted, in place of the system's authorities. `timeout` (seconds or timedelta; None waits for ever) is for each
+    operation that names none of its own, `retries` is how often at most an operation is sent again: only ever where
+    that is safe, which with an `idempotency_key` is always.
 
     A client keeps connections open; `async with` or `close` lets go of them.
     """
@@ -54,11 +57,12 @@ class Client(Caller):
         *,
         admin_url: str = ADMIN_URL,
         token: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
         timeout: Duration | None = None,
         retries: int = 5,
     ) -> None:
         self._timeout = in_seconds(timeout)
-        self._http = _HttpBackend(_Addresses(ingress_url, admin_url, token), retries)
+        self._http = _HttpBackend(_Addresses(ingress_url, admin_url, token, ca_file), retries)
         self._backend = self._http
 
     async def __aenter__(self) -> "Client":
@@ -75,12 +79,17 @@ class Client(Caller):
 class _Addresses:
     """Where requests go, and what every one of them carries."""
 
-    def __init__(self, ingress_url: str, admin_url: str, token: str | None) -> None:
+    def __init__(
+        self, ingress_url: str, admin_url: str, token: str | None, ca_file: str | os.PathLike[str] | None
+    ) -> None:
         self._urls = (ingress_url.rstrip("/"), admin_url.rstrip("/"))
         for url in self._urls:
             if not url.startswith(("http://", "https://")):
                 raise Invalid(f"{url!r} is no URL of a server: it has to begin with http:// or https://")
+        if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
+            raise Invalid("token: it has characters that no API key has")
         self._fields = {} if token is None else {"authorization": f"Bearer {token}"}
+        self._ca_file = ca_file
 
     def of(self, request: HttpRequest) -> str:
         return self._urls[request.admin] + request.path
@@ -97,9 +106,31 @@ class _Addresses:
             "with an idempotency_key it could be sent again"
         )
 
+    def transport_options(self) -> dict[str, Any]:
+        """For pyqwest's transports. Raises `Invalid` for a CA file that cannot be read."""
+        options: dict[str, Any] = {"connect_timeout": 10.0, "pool_max_idle_per_host": 256}
+        options |= {"use_system_dns": True, "enable_otel": False}
+        if self._ca_file is not None:
+            options["tls_ca_cert"] = read_authorities(self._ca_file)
+        elif any(url.startswith("https:") for url in self._urls):
+            options["tls_include_system_certs"] = True
+        return options
 
-def _transport_options() -> dict[str, Any]:
-    return {"connect_timeout": 10.0, "pool_max_idle_per_host": 256, "use_system_dns": True, "enable_otel": False}
+
+def read_authorities(path: str | os.PathLike[str]) -> bytes:
+    """A file of certificates in PEM. Raises `Invalid`."""
+    import ssl
+
+    try:
+        content = Path(path).read_bytes()
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=content.decode())
+    except OSError as error:
+        why = "it holds no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror or error
+    except UnicodeDecodeError:
+        why = "it holds no certificate in PEM"
+    else:
+        return content
+    raise Invalid(f"CA file {os.fspath(path)}: {why}")
 
 
 class _HttpBackend:
@@ -143,7 +174,7 @@ class _HttpBackend:
 
         atexit.unregister(_settle)
         atexit.register(_settle)
-        self._transport = pyqwest.HTTPTransport(**_transport_options())
+        self._transport = pyqwest.HTTPTransport(**self._addresses.transport_options())
         self._client = pyqwest.Client(self._transport)
         return self._client
 
@@ -177,10 +208,11 @@ class SyncClient:
         *,
         admin_url: str = ADMIN_URL,
         token: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
         timeout: Duration | None = None,
         retries: int = 5,
     ) -> None:
-        self._http = _BlockingBackend(_Addresses(ingress_url, admin_url, token), retries)
+        self._http = _BlockingBackend(_Addresses(ingress_url, admin_url, token, ca_file), retries)
         self._inner = Caller()
         self._inner._backend = self._http
         self._inner._timeout = in_seconds(timeout)
@@ -424,7 +456,7 @@ class _BlockingBackend:
 
         with self._lock:
             if self._client is None:
-                self._transport = pyqwest.SyncHTTPTransport(**_transport_options())
+                self._transport = pyqwest.SyncHTTPTransport(**self._addresses.transport_options())
                 self._client = pyqwest.SyncClient(self._transport)
             return self._client
 

@@ -14,6 +14,7 @@ import msgspec
 
 from perdure.errors import (
     Conflict,
+    Forbidden,
     Invalid,
     NotFound,
     NotReady,
@@ -283,7 +284,8 @@ class ChangeState(Operation[None], frozen=True):
 # ---- what replies mean
 
 _ERRORS: Final[dict[int, type[RequestError]]] = {
-    error.status: error for error in (Invalid, Unauthorized, NotFound, Conflict, TooLarge, Overloaded, Unavailable)
+    error.status: error
+    for error in (Invalid, Unauthorized, Forbidden, NotFound, Conflict, TooLarge, Overloaded, Unavailable)
 }
 
 

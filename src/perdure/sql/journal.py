@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from perdure.model import entries as e
+from perdure.model.headers import is_secret, masked
 from perdure.model.ids import InvocationId, parse_invocation_id
-from perdure.protocol.messages import decode_entry
+from perdure.protocol.messages import decode_entry, encode_entry
 from perdure.sql import conditions as c
 from perdure.sql.relations import (
     INDEX_BITS,
@@ -102,7 +104,7 @@ def _id_and_key(entry: Any) -> Fields:
 
 _FULL: Final[dict[type, Callable[[Any], Fields]]] = {
     e.Input: lambda it: {
-        "headers": [{"name": name, "value": value} for name, value in it.headers],
+        "headers": [{"name": name, "value": masked(name, value)} for name, value in it.headers],
         "payload": list(it.value),
     },
     e.Output: lambda it: {"result": _result(it.result)},
@@ -208,7 +210,7 @@ def _call(partition: Partition, position: int, it: e.Call | e.OneWayCall, lite: 
         request |= {
             "span_context": _NO_SPAN,
             "parameter": list(it.parameter),
-            "headers": [{"name": name, "value": value} for name, value in it.headers],
+            "headers": [{"name": name, "value": masked(name, value)} for name, value in it.headers],
             "idempotency_key": it.idempotency_key,
             "completion_retention_duration": _NOT_KEPT,
             "journal_retention_duration": _NOT_KEPT,
@@ -261,6 +263,20 @@ def _is_type(operator: str, values: list[Any]) -> c.Condition | None:
     return c.number("type")("IN", [_TYPE_NUMBERS.get(value, 0) for value in values])
 
 
+_WITH_HEADERS: Final = frozenset({e.Input.TYPE, e.Call.TYPE, e.OneWayCall.TYPE})
+
+
+def _raw(type: int, payload: bytes) -> bytes:
+    """The message as it is stored, but for headers that are secrets."""
+    if type not in _WITH_HEADERS:
+        return payload
+    entry = decode_entry(type, payload)
+    assert isinstance(entry, e.Input | e.Call | e.OneWayCall)
+    if not any(is_secret(name) for name, _ in entry.headers):
+        return payload
+    return encode_entry(replace(entry, headers=tuple((name, masked(name, value)) for name, value in entry.headers)))[1]
+
+
 _VERSION: Final = sql("2 + 0")  # a number alone would be the place of a column in GROUP BY
 
 
@@ -280,7 +296,7 @@ RELATIONS: Final = (
             "index": sql(f"position & {INDEX_MASK}"),
             "entry_type": each(_type, "type"),
             "name": each(lambda entry: getattr(entry, "name", None), "@entry"),
-            "raw": sql("payload"),
+            "raw": each(_raw, "type", "payload"),
             "raw_length": sql("length(payload)"),
             "version": _VERSION,
             "entry_json": _json(lite=False),

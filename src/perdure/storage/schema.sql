@@ -92,3 +92,8 @@ CREATE TABLE deployment (
     id   TEXT PRIMARY KEY,
     body BLOB NOT NULL
 ) WITHOUT ROWID;
+
+CREATE TABLE api_key (
+    id   TEXT PRIMARY KEY,
+    body BLOB NOT NULL
+) WITHOUT ROWID;

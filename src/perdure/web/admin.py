@@ -2,9 +2,9 @@
 
 Every route exists unversioned and below `/v2`, `/v3` and `/v4`. Paths, verbs, statuses and bodies are those of
 restate-server 1.7; each group of routes is a file of its own beside this one. What goes for all of them is here: the
-versions, the limits, compression, and what an error says. Beside restate-server's `message` and `restate_code`, errors
-say whose fault it is (`source`), whether anything was `accepted`, and whether the request may be sent again
-(`retryable`); where a body is empty or text, as restate-server has it, three headers say that.
+versions, who may ask (docs/security.md), the limits, compression, and what an error says. Beside restate-server's
+`message` and `restate_code`, errors say whose fault it is (`source`), whether anything was `accepted`, and whether the
+request may be sent again (`retryable`); where a body is empty or text, as restate-server has it, three headers do.
 """
 
 import asyncio
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from perdure.errors import RequestError
+from perdure.errors import Forbidden, RequestError
+from perdure.model.keys import Role
 from perdure.runtime.deployments import DeploymentError, Deployments
 from perdure.web.compression import compressed
 from perdure.web.deployments import DeploymentRoutes
@@ -31,6 +32,7 @@ from perdure.web.http import (
     Router,
     Scope,
     Send,
+    error_headers,
     explained,
     json_response,
     logger,
@@ -38,8 +40,10 @@ from perdure.web.http import (
     serve_lifespan,
 )
 from perdure.web.invocations import InvocationRefused, InvocationRoutes
+from perdure.web.keys import KeyRoutes
 from perdure.web.openapi import AdminError, Source, admin_openapi
 from perdure.web.operations import Operation
+from perdure.web.security import Guard, Sources
 from perdure.web.serdes import SerdeRoutes
 from perdure.web.services import ServiceRoutes
 from perdure.web.sql import QueryRoutes
@@ -87,8 +91,12 @@ class Admin:
         request_size_limit: int = 32 * 1024 * 1024,
         concurrency_limit: int | None = None,
         queries: "Queries | None" = None,
+        guard: Guard | None = None,
+        sources: Sources | None = None,
     ) -> None:
         self._node = node
+        self._guard = guard
+        self._sources = sources
         self._queries = queries
         self._version = version
         self._ingress_endpoint = ingress_endpoint
@@ -106,13 +114,13 @@ class Admin:
         router = Router()
         node, limit = self._node, self._size_limit
         operation = Operation("health", "200 when requests are served", {200: None})
-        router.add("GET", "/health", self._health, operation=operation)
+        router.add("GET", "/health", self._health, role=None, operation=operation)
         operation = Operation("version", "What this server is", {200: VersionInformation})
-        router.add("GET", "/version", self._show_version, operation=operation)
+        router.add("GET", "/version", self._show_version, role=Role.READ, operation=operation)
         operation = Operation("cluster_health", "For clients that ask", {200: ClusterHealth}, deprecated=True)
-        router.add("GET", "/cluster-health", self._cluster_health, operation=operation)
+        router.add("GET", "/cluster-health", self._cluster_health, role=Role.READ, operation=operation)
         operation = Operation("openapi", "This document", {200: dict[str, Any]})
-        router.add("GET", "/openapi", self._openapi, operation=operation)
+        router.add("GET", "/openapi", self._openapi, role=Role.READ, operation=operation)
         InvocationRoutes(node, limit).add_to(router)
         deployments = Deployments(node)
         DeploymentRoutes(deployments, limit).add_to(router)
@@ -120,6 +128,7 @@ class Admin:
         StateRoutes(node, limit).add_to(router)
         if self._queries is not None:
             QueryRoutes(self._queries, limit).add_to(router)
+        KeyRoutes(node, limit).add_to(router)
         FeatureRoutes(node.registry, limit).add_to(router)
         SerdeRoutes(node, limit).add_to(router)
         UiRoutes().add_to(router)
@@ -171,8 +180,43 @@ class Admin:
         found = self._router.find(request.method, segments)
         if found is None:
             return Response(404, [])
-        handler, values = found
-        return await handler(request, **values)
+        return await self._serve(request, *found)
+
+    # Who may ask
+
+    async def _serve(self, request: Request, route: Route, values: dict[str, str]) -> Response:
+        """The answer, if who asks may have it. What changes something goes to the audit log, whatever comes of it."""
+        if route.role is None:
+            return await route.handler(request, **values)
+        self._check_source(request)
+        if self._guard is None:
+            return await route.handler(request, **values)
+        key = self._guard.admit(request, route.role)
+        if route.role is Role.READ or request.method in _READING:
+            return await route.handler(request, **values)
+        status: int | None = None
+        try:
+            response = await route.handler(request, **values)
+            status = response.status
+            return response
+        except RequestError as error:
+            status = error.status
+            raise
+        except Exception:
+            status = 500
+            raise
+        finally:
+            self._guard.audit.acted(request, key, values, status)
+
+    def _check_source(self, request: Request) -> None:
+        if self._sources is None:
+            return
+        try:
+            self._sources.check(request)
+        except Forbidden as error:
+            if self._guard is not None:
+                self._guard.refuse(request, error)
+            raise
 
     # Errors
 
@@ -186,6 +230,7 @@ class Admin:
             if isinstance(error, InvocationRefused):
                 body.invocation_id = error.invocation_id
             response = json_response(error.status, body)
+        response.headers.extend(error_headers(error))
         if isinstance(error, MethodNotAllowed):
             response.headers.append((b"allow", ",".join(error.allowed).encode()))
         return explained(response, source, accepted, retryable)

@@ -18,7 +18,9 @@ from perdure.model.deployments import (
     ProtocolMode,
     parse_function_arn,
 )
+from perdure.model.headers import MASK, is_secret, masked
 from perdure.model.ids import parse_deployment_id
+from perdure.model.keys import Role
 from perdure.runtime.deployments import DeploymentError, Deployments, Registration, Update
 from perdure.web.http import (
     Malformed,
@@ -122,7 +124,7 @@ class DeploymentRoutes:
         """Make the routes known."""
         tag = "deployment"
         operation = Operation(tag, "The deployments", {200: DeploymentList})
-        router.add("GET", "/deployments", self._list, operation=operation)
+        router.add("GET", "/deployments", self._list, role=Role.READ, operation=operation)
         operation = Operation(
             tag,
             "Register an endpoint and what it serves: 201 new, 200 known",
@@ -130,19 +132,19 @@ class DeploymentRoutes:
             (409, *BODY_ERRORS),
             DeploymentRegistration,
         )
-        router.add("POST", "/deployments", self._register, operation=operation)
+        router.add("POST", "/deployments", self._register, role=Role.ADMIN, operation=operation)
         operation = Operation(tag, "A deployment", {200: DeploymentDetails}, (404,))
-        router.add("GET", "/deployments/{deployment}", self._show, operation=operation)
+        router.add("GET", "/deployments/{deployment}", self._show, role=Role.READ, operation=operation)
         refusals = (404, *BODY_ERRORS)
         operation = Operation(
             tag, "Change where a deployment is, or read it anew", {200: DeploymentDetails}, refusals, DeploymentUpdate
         )
-        router.add("PATCH", "/deployments/{deployment}", self._update, operation=operation)
+        router.add("PATCH", "/deployments/{deployment}", self._update, role=Role.ADMIN, operation=operation)
         operation = operation._replace(summary="The older way to change one, below /v2 only", public=False)
-        router.add("PUT", "/deployments/{deployment}", self._replace, operation=operation)
+        router.add("PUT", "/deployments/{deployment}", self._replace, role=Role.ADMIN, operation=operation)
         force = Parameter("force", "Without it nothing is done.", {"type": "boolean", "default": False})
         operation = Operation(tag, "Forget a deployment", {202: None}, (404, 501), parameters=(force,))
-        router.add("DELETE", "/deployments/{deployment}", self._remove, operation=operation)
+        router.add("DELETE", "/deployments/{deployment}", self._remove, role=Role.ADMIN, operation=operation)
 
     async def _list(self, request: Request) -> Response:
         return json_response(200, DeploymentList([_summary(each) for each in self._deployments.shown()]))
@@ -157,13 +159,14 @@ class DeploymentRoutes:
             raise Invalid("auth: Google ID tokens are not supported; additional_headers may hold a token")
         wanted = Registration(
             endpoint,
-            _checked_headers(body.additional_headers or {}),
+            _checked_headers(body.additional_headers or {}, {}),
             body.metadata or {},
             old_rules if body.force is None else body.force,
             body.breaking,
             body.dry_run,
         )
         deployment, fresh = await self._deployments.register(wanted)
+        request.affected = {"id": deployment.id, "address": deployment.endpoint.address}
         status = 201 if fresh or (old_rules and wanted.force) else 200
         if old_rules and not fresh and not wanted.force:
             raise DeploymentError(f"{endpoint.address} is registered as {deployment.id}", "META0004", 409)
@@ -183,12 +186,12 @@ class DeploymentRoutes:
 
     async def _update(self, request: Request, deployment: str) -> Response:
         id = _parsed(deployment)
-        known = self._deployments.get(id).endpoint
+        known = self._deployments.get(id)
         body = await read_json(request, DeploymentUpdate, self._size_limit)
         endpoint = _endpoint(body.uri, body.arn, body.assume_role_arn, body.use_http_11)
-        if endpoint is None and body.use_http_11 and isinstance(known, HttpEndpoint):
-            endpoint = HttpEndpoint(known.uri, "1.1")
-        headers = None if body.additional_headers is None else _checked_headers(body.additional_headers)
+        if endpoint is None and body.use_http_11 and isinstance(known.endpoint, HttpEndpoint):
+            endpoint = HttpEndpoint(known.endpoint.uri, "1.1")
+        headers = None if body.additional_headers is None else _checked_headers(body.additional_headers, known.headers)
         changed = await self._deployments.update(id, Update(endpoint, headers, body.overwrite, body.dry_run))
         return json_response(200, _details(changed))
 
@@ -201,7 +204,7 @@ class DeploymentRoutes:
         self._deployments.get(id)
         body = await read_json(request, DeploymentUpdate, self._size_limit)
         endpoint = _endpoint(body.uri, body.arn, body.assume_role_arn, body.use_http_11)
-        headers = _checked_headers(body.additional_headers or {})
+        headers = _checked_headers(body.additional_headers or {}, self._deployments.get(id).headers)
         changed = await self._deployments.update(id, Update(endpoint, headers, True, body.dry_run))
         return json_response(200, _details(changed))
 
@@ -253,13 +256,23 @@ def _endpoint(
     return HttpEndpoint(uri.rstrip("/"), "1.1" if http_11 else "2")
 
 
-def _checked_headers(headers: dict[str, str]) -> dict[str, str]:
+def _checked_headers(headers: dict[str, str], known: dict[str, str]) -> dict[str, str]:
+    """Names in lower case. A secret that is given as it is shown stays what is `known`."""
+    checked: dict[str, str] = {}
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):
             raise Malformed(f"body: additional_headers: {name!r} is no name of a header")
         if not value.isprintable() or not value.isascii():
             raise Malformed(f"body: additional_headers: the value of {name} has characters that no header can hold")
-    return {name.lower(): value for name, value in headers.items()}
+        lower = name.lower()
+        if value == MASK and is_secret(lower):
+            if lower not in known:
+                raise Malformed(
+                    f"body: additional_headers: {MASK} stands for the value of {name}, which is not known; give it"
+                )
+            value = known[lower]
+        checked[lower] = value
+    return checked
 
 
 # ---- to JSON
@@ -282,7 +295,7 @@ def _facts(deployment: Deployment) -> dict[str, Any]:
     endpoint = deployment.endpoint
     facts: dict[str, Any] = {
         "id": deployment.id,
-        "additional_headers": deployment.headers or None,
+        "additional_headers": {name: masked(name, value) for name, value in deployment.headers.items()} or None,
         "metadata": deployment.metadata or None,
         "created_at": format_time_ns(deployment.created_at),
         "min_protocol_version": deployment.oldest,

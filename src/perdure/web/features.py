@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from perdure.errors import Invalid, NotFound, RequestError
+from perdure.model.keys import Role
 from perdure.runtime.registry import Registry
 from perdure.web.http import Request, Response, Router, Unreadable, json_response, read_json
 from perdure.web.operations import BODY_ERRORS, Operation, Parameter
@@ -108,13 +109,13 @@ class FeatureRoutes:
         tag = "rule"
         operation = Operation(tag, "Set rules: refused, there is no flow control", {200: list[Any]}, BODY_ERRORS)
         operation = operation._replace(body=list[RuleRequest])
-        router.add("PUT", "/limits/rules", self._set_rules, operation=operation)
+        router.add("PUT", "/limits/rules", self._set_rules, role=Role.ADMIN, operation=operation)
         operation = Operation(tag, "Remove rules; those that are not there are passed over", {200: list[str]})
         operation = operation._replace(body=list[RuleRemoval], refusals=BODY_ERRORS)
-        router.add("POST", "/limits/rules/bulk-delete", self._remove_rules, operation=operation)
+        router.add("POST", "/limits/rules/bulk-delete", self._remove_rules, role=Role.ADMIN, operation=operation)
         for verb in ("pause", "resume"):
             operation = Operation("vqueue", f"{verb.capitalize()} a virtual queue: there are none", {}, (404,))
-            router.add("POST", f"/vqueues/{{vqueue_id}}/{verb}", self._no_queue, operation=operation)
+            router.add("POST", f"/vqueues/{{vqueue_id}}/{verb}", self._no_queue, role=Role.ADMIN, operation=operation)
 
     # Subscriptions
 
@@ -122,14 +123,14 @@ class FeatureRoutes:
         tag, path = "subscription", "/subscriptions/{subscription}"
         filters = tuple(Parameter(name, f"Only with this {name}.", {"type": "string"}) for name in ("source", "sink"))
         operation = Operation(tag, "The subscriptions: none", {200: SubscriptionList}, parameters=filters)
-        router.add("GET", "/subscriptions", self._subscriptions, operation=operation)
+        router.add("GET", "/subscriptions", self._subscriptions, role=Role.READ, operation=operation)
         operation = Operation(
             tag, "Subscribe to a topic: refused, there are no clusters", {}, BODY_ERRORS, SubscriptionRequest
         )
-        router.add("POST", "/subscriptions", self._subscribe, operation=operation)
+        router.add("POST", "/subscriptions", self._subscribe, role=Role.ADMIN, operation=operation)
         operation = Operation(tag, "A subscription: there are none", {}, (404,))
-        router.add("GET", path, self._no_subscription, operation=operation)
-        router.add("DELETE", path, self._no_subscription, operation=operation)
+        router.add("GET", path, self._no_subscription, role=Role.READ, operation=operation)
+        router.add("DELETE", path, self._no_subscription, role=Role.ADMIN, operation=operation)
 
     async def _subscriptions(self, request: Request) -> Response:
         return json_response(200, SubscriptionList([]))
@@ -152,19 +153,19 @@ class FeatureRoutes:
     def _add_clusters(self, router: Router) -> None:
         tag, path = "kafka_cluster", "/kafka-clusters/{cluster_name}"
         operation = Operation(tag, "The Kafka clusters: none", {200: KafkaClusterList})
-        router.add("GET", "/kafka-clusters", self._clusters, operation=operation)
+        router.add("GET", "/kafka-clusters", self._clusters, role=Role.READ, operation=operation)
         operation = Operation(tag, "Make a Kafka cluster known: refused", {}, BODY_ERRORS, KafkaClusterRequest)
-        router.add("POST", "/kafka-clusters", self._add_cluster, operation=operation)
+        router.add("POST", "/kafka-clusters", self._add_cluster, role=Role.ADMIN, operation=operation)
         about = Parameter("include_subscriptions", "Whether to list them.", {"type": "boolean"})
         operation = Operation(tag, "A Kafka cluster: there are none", {}, (404,), parameters=(about,))
-        router.add("GET", path, self._show_cluster, operation=operation)
+        router.add("GET", path, self._show_cluster, role=Role.READ, operation=operation)
         operation = Operation(
             tag, "Change a Kafka cluster: there are none", {}, (404, *BODY_ERRORS), KafkaClusterChange
         )
-        router.add("PATCH", path, self._change_cluster, operation=operation)
+        router.add("PATCH", path, self._change_cluster, role=Role.ADMIN, operation=operation)
         about = Parameter("force", "Whether to leave its subscriptions without it.", {"type": "boolean"})
         operation = Operation(tag, "Forget a Kafka cluster: there are none", {}, (404,), parameters=(about,))
-        router.add("DELETE", path, self._remove_cluster, operation=operation)
+        router.add("DELETE", path, self._remove_cluster, role=Role.ADMIN, operation=operation)
 
     async def _clusters(self, request: Request) -> Response:
         return json_response(200, KafkaClusterList([]))

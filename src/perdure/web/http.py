@@ -13,7 +13,8 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from perdure.errors import Invalid, RequestError, TooLarge
+from perdure.errors import Invalid, RequestError, TooLarge, Unauthorized
+from perdure.model.keys import Role
 from perdure.web.operations import Operation
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Send",
     "Unreadable",
     "Unsupported",
+    "error_headers",
     "explained",
     "format_time_ms",
     "format_time_ns",
@@ -121,10 +123,18 @@ def explained(response: Response, source: str, accepted: bool | None, retryable:
     return response
 
 
-class Request:
-    """One request. `fields` are its headers by lower-case name, the first of each name."""
+def error_headers(error: RequestError) -> list[Header]:
+    """What an error says beside its body: one that asks for a key says how it is shown."""
+    return [(b"www-authenticate", b"Bearer")] if isinstance(error, Unauthorized) else []
 
-    __slots__ = ("fields", "method", "path", "query", "receive", "scope")
+
+class Request:
+    """One request. `fields` are its headers by lower-case name, the first of each name.
+
+    `affected` is what it was about, where its path does not say so: for the audit log, filled in by who knows.
+    """
+
+    __slots__ = ("affected", "fields", "method", "path", "query", "receive", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
@@ -139,6 +149,7 @@ class Request:
         self.fields = fields
         self.query: bytes = scope["query_string"]
         self.path = ""
+        self.affected: dict[str, str | list[str]] | None = None
 
     def parse_path(self) -> str:
         """The path as it was sent, before percent-decoding. Raises `Invalid` if it is no text."""
@@ -342,41 +353,48 @@ Handler: TypeAlias = Callable[..., Awaitable[Response]]
 
 
 class Route(NamedTuple):
-    """A way to ask for something. `path` names its variable segments in braces."""
+    """A way to ask for something: `path` names its variable segments in braces.
+
+    `role` is what a key has to be for at least; None: whoever asks. `operation` is what the OpenAPI document says.
+    """
 
     method: str
     path: str
     handler: Handler
+    role: Role | None
     operation: Operation | None
 
 
 class Router:
-    """Method and path to handler. A route's path names its variable segments in braces; one that is written `{*name}`
+    """Method and path to route. A route's path names its variable segments in braces; one that is written `{*name}`
     and comes last stands for all that follow, which may be none."""
 
     def __init__(self) -> None:
-        self._routes: dict[int, list[tuple[tuple[str, ...], dict[str, Handler]]]] = {}
-        self._open_ended: list[tuple[tuple[str, ...], dict[str, Handler]]] = []
+        self._routes: dict[int, list[tuple[tuple[str, ...], dict[str, Route]]]] = {}
+        self._open_ended: list[tuple[tuple[str, ...], dict[str, Route]]] = []
         self._listed: list[Route] = []
 
-    def add(self, method: str, path: str, handler: Handler, *, operation: Operation | None = None) -> None:
-        """`operation` is what the OpenAPI document says of it."""
+    def add(
+        self, method: str, path: str, handler: Handler, *, role: Role | None, operation: Operation | None = None
+    ) -> None:
+        """Make a route known. Its role has to be said: nothing is open because it was forgotten."""
         pattern = tuple(path.split("/")[1:])
-        self._listed.append(Route(method, path, handler, operation))
+        route = Route(method, path, handler, role, operation)
+        self._listed.append(route)
         open_ended = pattern[-1].startswith("{*")
         routes = self._open_ended if open_ended else self._routes.setdefault(len(pattern), [])
         for known, methods in routes:
             if known == pattern:
-                methods[method] = handler
+                methods[method] = route
                 return
-        routes.append((pattern, {method: handler}))
+        routes.append((pattern, {method: route}))
 
     def routes(self) -> list[Route]:
         """Every route, in the order in which they were added."""
         return list(self._listed)
 
-    def find(self, method: str, segments: list[str]) -> tuple[Handler, dict[str, str]] | None:
-        """The handler and the values of the variable segments, percent-decoded; None for an unknown path."""
+    def find(self, method: str, segments: list[str]) -> tuple[Route, dict[str, str]] | None:
+        """The route and the values of the variable segments, percent-decoded; None for an unknown path."""
         for pattern, methods in self._routes.get(len(segments), ()):
             if _fits(pattern, segments):
                 return _chosen(method, methods), _values(pattern, segments)
@@ -403,9 +421,9 @@ def _values(pattern: Sequence[str], segments: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _chosen(method: str, methods: Mapping[str, Handler]) -> Handler:
-    handler = methods.get("GET" if method == "HEAD" else method)
-    if handler is None:
+def _chosen(method: str, methods: Mapping[str, Route]) -> Route:
+    route = methods.get("GET" if method == "HEAD" else method)
+    if route is None:
         allowed = sorted({*methods, "HEAD"} if "GET" in methods else methods)
         raise MethodNotAllowed(f"{method} is not allowed here: {', '.join(allowed)}", allowed)
-    return handler
+    return route

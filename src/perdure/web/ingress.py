@@ -5,7 +5,8 @@ The paths, statuses, headers and bodies are those of restate-server 1.7, so its 
 * every error also says whether the request was `accepted` (true: it is durable and goes on; false: nothing was
   kept; null: not known) and whether it is safe to send it again as it is (`retryable`);
 * `POST /restate/signals/{invocationId}/{name}` sends a named signal, with the raw body as its value: 202;
-* `POST /restate/awakeables/{id}/reject?code=409` chooses the failure's code.
+* `POST /restate/awakeables/{id}/reject?code=409` chooses the failure's code;
+* API keys (docs/security.md): where they are needed, all but `/restate/health` is 401 or 403 without the right one.
 
 Errors have one of two sources. `ingress`: the request could not be served, and the status is HTTP's own.
 `invocation`: the invocation ended with a failure, and the status is the code that its author chose.
@@ -22,7 +23,9 @@ from perdure.model.actions import Accepted, Answer
 from perdure.model.entries import Failure, Signal, Value
 from perdure.model.ids import InvocationId, format_invocation_id, parse_awakeable_id, parse_invocation_id
 from perdure.model.invocation import Target
+from perdure.model.keys import Role
 from perdure.model.services import HandlerInfo, HandlerKind, ServiceInfo, ServiceKind
+from perdure.runtime.keys import shows_key
 from perdure.web.durations import parse_duration_ms
 from perdure.web.http import (
     TEXT,
@@ -35,6 +38,7 @@ from perdure.web.http import (
     Response,
     Scope,
     Send,
+    error_headers,
     explained,
     format_time_ms,
     format_time_ns,
@@ -44,6 +48,7 @@ from perdure.web.http import (
     respond,
     serve_lifespan,
 )
+from perdure.web.security import Guard
 
 if TYPE_CHECKING:
     from perdure.runtime.node import Node
@@ -51,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = ["REQUEST_SIZE_LIMIT", "Ingress"]
 
 REQUEST_SIZE_LIMIT: Final = 32 * 1024 * 1024
+HEALTH: Final = "/restate/health"
 
 _CREDENTIALS: Final = (b"access-control-allow-credentials", b"true")
 _VARY: Final = (b"vary", b"origin, access-control-request-method, access-control-request-headers")
@@ -86,8 +92,10 @@ class Ingress:
         request_size_limit: int = REQUEST_SIZE_LIMIT,
         concurrency_limit: int | None = None,
         patience: float = 5.0,
+        guard: Guard | None = None,
     ) -> None:
         self._node = node
+        self._guard = guard
         self._size_limit = request_size_limit
         self._concurrency_limit = concurrency_limit
         self._departures = Departures(patience)
@@ -126,7 +134,9 @@ class Ingress:
                 exchange.repeatable = False
             if exchange.asked and self._node.failure is not None:
                 exchange.accepted = None  # the store failed; the last batch may be on disk, or not
-            return _error(exchange, error.status, error.message)
+            response = _error(exchange, error.status, error.message)
+            response.headers.extend(error_headers(error))
+            return response
         except CallerGone:
             return None
         except asyncio.CancelledError:
@@ -139,6 +149,10 @@ class Ingress:
 
     async def _route(self, request: Request, exchange: _Exchange) -> Response:
         path = request.parse_path()
+        if self._guard is not None and path != HEALTH:
+            self._guard.admit(request, Role.INGRESS)
+        if (authorization := request.fields.get(b"authorization")) is not None and self._is_ours(authorization):
+            del request.fields[b"authorization"]  # before the handler sees it, and its journal
         segments = path.split("/")[1:]
         if not 2 <= len(segments) <= 7:
             raise Invalid(f"bad path {path!r}: it has {len(segments)} segments, not 2 to 7")
@@ -158,6 +172,9 @@ class Ingress:
         if len(tail) == 2 and tail[1] == "send":
             return await self._send(request, exchange, service, key, tail[0])
         raise _bad_path(service)
+
+    def _is_ours(self, authorization: bytes) -> bool:
+        return (self._guard is not None and self._guard.asks) or shows_key(authorization)
 
     def _admit(self) -> None:
         if self._concurrency_limit is not None and self._active > self._concurrency_limit:
@@ -266,7 +283,9 @@ class Ingress:
         verb, tail = segments[1], segments[2:]
         if verb == "health":
             _only("GET", request)
-            return json_response(200, {"services": [service.name for service in self._node.registry.services()]})
+            asks = self._guard is not None and self._guard.asks  # who only wants to know whether it lives has no key
+            names = [] if asks else [service.name for service in self._node.registry.services()]
+            return json_response(200, {"services": names})
         self._admit()
         if verb == "call" or verb == "send":
             if len(tail) < 2:

@@ -13,7 +13,9 @@ from perdure.errors import Invalid, RequestError
 from perdure.model import invocation as states
 from perdure.model.actions import Description, Done, Refused
 from perdure.model.entries import Entry
+from perdure.model.headers import masked
 from perdure.model.ids import InvocationId, format_invocation_id, parse_deployment_id, parse_invocation_id
+from perdure.model.keys import Role
 from perdure.web.http import Malformed, Request, Response, Router, Unreadable, format_time_ns, json_response, read_json
 from perdure.web.operations import BODY_ERRORS, Operation, Parameter
 
@@ -167,7 +169,13 @@ class InvocationRoutes:
         tag = "invocation"
         for name, verb in self._verbs().items():
             operation = Operation(tag, verb.summary, verb.answers, verb.refusals, parameters=verb.parameters())
-            router.add("PATCH", f"/invocations/{{invocation_id}}/{name}", self._controlling(verb), operation=operation)
+            router.add(
+                "PATCH",
+                f"/invocations/{{invocation_id}}/{name}",
+                self._controlling(verb),
+                role=Role.OPERATOR,
+                operation=operation,
+            )
             operation = Operation(
                 tag,
                 f"{name}, for up to {BATCH_LIMIT} invocations",
@@ -176,9 +184,15 @@ class InvocationRoutes:
                 BatchRequest,
                 public=False,
             )
-            router.add("POST", f"/internal/invocations_batch_operations/{name}", self._batch(verb), operation=operation)
+            router.add(
+                "POST",
+                f"/internal/invocations_batch_operations/{name}",
+                self._batch(verb),
+                role=Role.OPERATOR,
+                operation=operation,
+            )
         operation = Operation(tag, "Everything known of an invocation", {200: InvocationDescription}, (404,))
-        router.add("GET", "/invocations/{invocation_id}", self._describe, operation=operation)
+        router.add("GET", "/invocations/{invocation_id}", self._describe, role=Role.READ, operation=operation)
         operation = Operation(
             tag,
             "End an invocation, the older way: the answer is 202 whatever comes of it",
@@ -186,7 +200,7 @@ class InvocationRoutes:
             parameters=(_MODE,),
             deprecated=True,
         )
-        router.add("DELETE", "/invocations/{invocation_id}", self._delete, operation=operation)
+        router.add("DELETE", "/invocations/{invocation_id}", self._delete, role=Role.OPERATOR, operation=operation)
 
     def _controlling(self, verb: _Verb) -> Callable[..., Awaitable[Response]]:
         async def control(request: Request, invocation_id: str) -> Response:
@@ -199,7 +213,9 @@ class InvocationRoutes:
             if isinstance(outcome, Refused):
                 raise InvocationRefused(outcome, invocation_id)
             if outcome.new_id is not None:
-                return json_response(200, RestartAnswer(format_invocation_id(outcome.new_id)))
+                new_id = format_invocation_id(outcome.new_id)
+                request.affected = {"new_invocation_id": new_id}
+                return json_response(200, RestartAnswer(new_id))
             return Response(202 if outcome.pending else 200, [])
 
         return control
@@ -223,6 +239,7 @@ class InvocationRoutes:
             deployment = None
             if verb.deployment is not None:
                 deployment = self._repinned(body.deployment or verb.deployment)
+            request.affected = {"invocations": body.invocation_ids}
             answer = BatchAnswer([], [])
             for id, text in zip(ids, body.invocation_ids, strict=True):
                 try:
@@ -353,7 +370,10 @@ def _time(at: int | None) -> str | None:
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
-    return {"kind": type(entry).__name__, **_plain(entry)}
+    shown = {"kind": type(entry).__name__, **_plain(entry)}
+    if headers := getattr(entry, "headers", None):
+        shown["headers"] = [[name, masked(name, value)] for name, value in headers]
+    return shown
 
 
 def _plain(value: Any) -> dict[str, Any]:

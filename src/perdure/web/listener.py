@@ -1,4 +1,4 @@
-"""A listening socket and the HTTP server behind it: HTTP/1.1 and HTTP/2 in clear text on one port.
+"""A listening socket and the HTTP server behind it: HTTP/1.1 and HTTP/2 on one port, in clear text or over TLS.
 
 The server is granian, embedded: Rust threads read and write the sockets, and the application's coroutines run on
 the caller's own event loop, beside the engine. The socket is made here, so that a port in use is an error (granian
@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from perdure.errors import PerdureError
+from perdure.web.tls import Tls
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,13 +31,19 @@ class PortInUse(PerdureError):
 
 
 class Listener:
-    """Serves an ASGI application at `host:port`, from `start` until `stop`; at most `streams` requests at once on each
-    HTTP/2 connection."""
+    """Serves an ASGI application at `host:port`, from `start` until `stop`; with `tls` over TLS 1.2 or 1.3, and at most
+    `streams` requests at once on each HTTP/2 connection."""
 
     def __init__(
-        self, app: "Callable[[Any, Any, Any], Awaitable[None]]", host: str, port: int, streams: int = STREAMS
+        self,
+        app: "Callable[[Any, Any, Any], Awaitable[None]]",
+        host: str,
+        port: int,
+        tls: Tls | None = None,
+        streams: int = STREAMS,
     ) -> None:
         self._app = app
+        self._tls = tls
         self._streams = streams
         self.host = host
         self.port = port
@@ -49,7 +56,7 @@ class Listener:
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(self.host, self.host)
         if ":" in host and not host.startswith("["):
             host = f"[{host}]"
-        return f"http://{host}:{self.port}"
+        return f"{'http' if self._tls is None else 'https'}://{host}:{self.port}"
 
     def bind(self) -> socket.socket:
         """Takes the port; connections wait until `start`. Raises `PortInUse`."""
@@ -72,7 +79,7 @@ class Listener:
 
     def start(self, bound: socket.socket | None = None) -> None:
         """Begins to serve, in the running event loop."""
-        self._server = _embedded(self._app, bound or self.bind(), self._streams)
+        self._server = _embedded(self._app, bound or self.bind(), self._tls, self._streams)
         self._task = asyncio.get_running_loop().create_task(self._server.serve(), name=f"listener {self.port}")
 
     def close(self) -> None:
@@ -90,9 +97,11 @@ class Listener:
         return bool(done)
 
 
-def _embedded(app: "Callable[[Any, Any, Any], Awaitable[None]]", bound: socket.socket, streams: int) -> Any:
+def _embedded(
+    app: "Callable[[Any, Any, Any], Awaitable[None]]", bound: socket.socket, tls: Tls | None, streams: int
+) -> Any:
     import granian.net
-    from granian.constants import Interfaces
+    from granian.constants import Interfaces, SSLProtocols
     from granian.http import HTTP2Settings
     from granian.log import LogLevels
     from granian.server.embed import Server
@@ -116,6 +125,9 @@ def _embedded(app: "Callable[[Any, Any, Any], Awaitable[None]]", bound: socket.s
         http2_settings=HTTP2Settings(max_concurrent_streams=streams),
         log_dictconfig=quiet,
         log_level=LogLevels.warning,
+        ssl_cert=None if tls is None else tls.certificate,
+        ssl_key=None if tls is None else tls.key,
+        ssl_protocol_min=SSLProtocols.tls12,
     )
 
 

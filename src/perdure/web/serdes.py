@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 from perdure.errors import Invalid
 from perdure.model.ids import parse_deployment_id
+from perdure.model.keys import Role
 from perdure.runtime.serdes import convert
 from perdure.web.http import Request, Response, Router, Unreadable
 
@@ -25,7 +26,7 @@ class SerdeRoutes:
         """Make the routes known."""
         for direction in ("decode", "encode"):
             path = f"/internal/services/{{service}}/serdes/{direction}/{{*serde}}"
-            router.add("POST", path, getattr(self, f"_{direction}"))
+            router.add("POST", path, getattr(self, f"_{direction}"), role=Role.READ)
 
     async def _decode(self, request: Request, service: str, serde: str) -> Response:
         return await self._convert(request, service, "decode", serde)

@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from perdure.errors import Invalid, NotFound
+from perdure.model.keys import Role
 from perdure.model.services import HandlerInfo, HandlerKind, RetryPolicy, ServiceInfo, ServiceKind
 from perdure.runtime.deployments import Deployments
 from perdure.runtime.registry import Registry
@@ -120,18 +121,18 @@ class ServiceRoutes:
         """Make the routes known."""
         tag, unknown = "service", (404,)
         operation = Operation(tag, "The services", {200: ServiceList})
-        router.add("GET", "/services", self._list, operation=operation)
+        router.add("GET", "/services", self._list, role=Role.READ, operation=operation)
         operation = Operation(tag, "A service", {200: ServiceMetadata}, unknown)
-        router.add("GET", "/services/{service}", self._show, operation=operation)
+        router.add("GET", "/services/{service}", self._show, role=Role.READ, operation=operation)
         refusals = (*unknown, *BODY_ERRORS)
         operation = Operation(tag, "Change options of a service", {200: ServiceMetadata}, refusals, ServiceChange)
-        router.add("PATCH", "/services/{service}", self._change, operation=operation)
+        router.add("PATCH", "/services/{service}", self._change, role=Role.ADMIN, operation=operation)
         operation = Operation(tag, "A service's handlers", {200: HandlerList}, unknown)
-        router.add("GET", "/services/{service}/handlers", self._handlers, operation=operation)
+        router.add("GET", "/services/{service}/handlers", self._handlers, role=Role.READ, operation=operation)
         operation = Operation(tag, "A handler", {200: HandlerMetadata}, unknown)
-        router.add("GET", "/services/{service}/handlers/{handler}", self._handler, operation=operation)
+        router.add("GET", "/services/{service}/handlers/{handler}", self._handler, role=Role.READ, operation=operation)
         operation = Operation(tag, "The OpenAPI document of a service at the ingress", {200: dict[str, Any]}, unknown)
-        router.add("GET", "/services/{service}/openapi", self._openapi, operation=operation)
+        router.add("GET", "/services/{service}/openapi", self._openapi, role=Role.READ, operation=operation)
 
     async def _list(self, request: Request) -> Response:
         return json_response(200, ServiceList([self._described(each) for each in self._registry.services()]))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 
 from perdure.model.deployments import LambdaEndpoint
+from perdure.model.keys import Role
 from perdure.sql.facts import Attempt, DeploymentFacts, Facts, ServiceFacts
 from perdure.sql.pool import Queries, QueryRefused
 from perdure.web.http import JSON, Departures, Header, Request, Response, Router, json_response, read_json
@@ -46,7 +47,7 @@ class QueryRoutes:
     def add_to(self, router: Router) -> None:
         """Make the route known."""
         operation = Operation("introspection", "SQL over what is stored", {200: Rows}, BODY_ERRORS, Query)
-        router.add("POST", "/query", self._query, operation=operation)
+        router.add("POST", "/query", self._query, role=Role.READ, operation=operation)
 
     async def _query(self, request: Request) -> Response:
         asked = await read_json(request, Query, self._size_limit)

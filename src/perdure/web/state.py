@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from perdure.errors import Invalid, NotFound
+from perdure.model.keys import Role
 from perdure.web.http import Request, Response, Router, json_response, read_json
 from perdure.web.operations import BODY_ERRORS, Operation
 
@@ -57,11 +58,11 @@ class StateRoutes:
         """Make the routes known."""
         tag, refusals = "state", (404, *BODY_ERRORS)
         operation = Operation(tag, "Replace the state of a key", {202: None}, refusals, StateReplacement)
-        router.add("POST", "/services/{service}/state", self._replace, operation=operation)
+        router.add("POST", "/services/{service}/state", self._replace, role=Role.OPERATOR, operation=operation)
         operation = Operation(tag, "The state of a key", {200: StateAnswer}, (404,))
-        router.add("GET", "/services/{service}/state/{key}", self._show, operation=operation)
+        router.add("GET", "/services/{service}/state/{key}", self._show, role=Role.READ, operation=operation)
         operation = Operation(tag, "Change the state of a key", {200: None, 202: None}, refusals, StateChange)
-        router.add("PATCH", "/services/{service}/state/{key}", self._change, operation=operation)
+        router.add("PATCH", "/services/{service}/state/{key}", self._change, role=Role.OPERATOR, operation=operation)
 
     async def _show(self, request: Request, service: str, key: str) -> Response:
         self._check_keyed(service)
@@ -69,6 +70,7 @@ class StateRoutes:
 
     async def _replace(self, request: Request, service: str) -> Response:
         body = await read_json(request, StateReplacement, self._size_limit)
+        request.affected = {"object_key": body.object_key}
         if self._node.registry.service(service) is not None or body.new_state:
             self._check_keyed(service)
         if body.version is not None:

@@ -27,9 +27,9 @@ class UiRoutes:
     def add_to(self, router: Router) -> None:
         """Make the routes known."""
         operation = Operation("ui", "To the console", {}, public=False)
-        router.add("GET", "/", self._redirect, operation=operation)
-        router.add("GET", "/ui", self._redirect, operation=operation)
-        router.add("GET", "/ui/{*path}", self._page, operation=operation)
+        router.add("GET", "/", self._redirect, role=None, operation=operation)
+        router.add("GET", "/ui", self._redirect, role=None, operation=operation)
+        router.add("GET", "/ui/{*path}", self._page, role=None, operation=operation)
 
     async def _redirect(self, request: Request) -> Response:
         query = b"?" + request.query if request.query else b""
