@@ -17,7 +17,7 @@ class Operator:
         self.server = server
 
     def _whole(self, arguments: tuple[str, ...]) -> list[str]:
-        calls = arguments[0] == "call"
+        calls = arguments[0] in ("call", "awakeables")
         return [*arguments, *(("--ingress-url", self.server.ingress) if calls else ("--admin-url", self.server.admin))]
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":

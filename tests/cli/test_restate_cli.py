@@ -36,7 +36,7 @@ class Restate(NamedTuple):
             "EDITOR": str(editor or "false"),
             "NO_COLOR": "1",
         }
-        command = [self.program, "--yes", *arguments]
+        command: list[str | Path] = [self.program, "--yes", *arguments]
         return subprocess.run(command, env=env, cwd=self.home, capture_output=True, text=True, timeout=60)
 
     def ok(self, *arguments: str, editor: Path | None = None) -> str:

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 import perdure
-from perdure.cli import configuration, deployments, identity, invocations, services, state
+from perdure.cli import awakeables, configuration, deployments, identity, invocations, services, state
 from perdure.cli.asking import MISUSED, REFUSED, tell, wants_json
 from perdure.cli.call import call
+from perdure.cli.init import init
 from perdure.cli.serve import serve
 from perdure.cli.sql import sql
 from perdure.cli.watch import watch
@@ -42,11 +43,13 @@ def _root(
 
 
 app.command("serve")(serve)
+app.command("init")(init)
 app.command("call")(call)
 app.command("why")(why)
 app.command("watch")(watch)
 app.command("sql")(sql)
 app.add_typer(invocations.app)
+app.add_typer(awakeables.app)
 app.add_typer(services.app)
 app.add_typer(state.app)
 app.add_typer(deployments.app)
