@@ -12,6 +12,7 @@ from perdure.cli.call import call
 from perdure.cli.init import init
 from perdure.cli.serve import serve
 from perdure.cli.sql import sql
+from perdure.cli.status import status, whoami
 from perdure.cli.watch import watch
 from perdure.cli.why import why
 from perdure.errors import PerdureError
@@ -44,10 +45,12 @@ def _root(
 
 app.command("serve")(serve)
 app.command("init")(init)
+app.command("status")(status)
 app.command("call")(call)
 app.command("why")(why)
 app.command("watch")(watch)
 app.command("sql")(sql)
+app.command("whoami")(whoami)
 app.add_typer(invocations.app)
 app.add_typer(awakeables.app)
 app.add_typer(services.app)

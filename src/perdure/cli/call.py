@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from perdure.cli import completion
 from perdure.cli.admin import AsJson, show_json
 from perdure.cli.asking import FAILED_INVOCATION, Reply, end, refusal, request, segment
 from perdure.cli.tables import moment
@@ -14,6 +15,10 @@ __all__ = ["DEFAULT_INGRESS", "IngressUrl", "call"]
 
 IngressUrl = Annotated[
     str, typer.Option("--ingress-url", envvar="PERDURE_INGRESS_URL", help="Where the server's ingress is.")
+]
+Target = Annotated[
+    str,
+    typer.Argument(metavar="TARGET", help="Service/handler, or Object/key/handler.", autocompletion=completion.targets),
 ]
 DEFAULT_INGRESS = "http://127.0.0.1:8080"
 
@@ -70,7 +75,12 @@ def _checked(delay: str) -> str:
 
 
 def call(
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="Service/handler, or Object/key/handler.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", help="Service/handler, or Object/key/handler.", autocompletion=completion.targets
+        ),
+    ],
     body: Annotated[str | None, typer.Argument(metavar="[JSON]", help="What it is given; - reads stdin.")] = None,
     key: Annotated[str | None, typer.Option(help="Of a virtual object or workflow: which one.")] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="The same key again is the same invocation.")] = None,

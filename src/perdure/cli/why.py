@@ -8,12 +8,12 @@ The last line names the root: where calls, attached results and objects' holders
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
 import typer
 
-from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, show_json
+from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, InvocationIdArgument, show_json
 from perdure.cli.asking import ask, one_line, request, segment
 from perdure.cli.journal import callee_of, result_in_words, target_of, unanswered
 from perdure.cli.tables import ago, until
@@ -32,9 +32,7 @@ _COMBINATORS = {
 }
 
 
-def why(
-    id: Annotated[str, typer.Argument(metavar="ID")], admin_url: AdminUrl = DEFAULT_URL, as_json: AsJson = False
-) -> None:
+def why(id: InvocationIdArgument, admin_url: AdminUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Say what an invocation waits for, since when, and what would wake it."""
     found = ask(admin_url, "GET", f"/invocations/{segment(id)}")
     explained = Explanation(found, Server(admin_url))
