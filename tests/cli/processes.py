@@ -25,7 +25,7 @@ def perdure(*arguments: str, cwd: Path = ROOT, env: dict[str, str] | None = None
 
 
 @contextlib.contextmanager
-def serving(data_dir: Path, *arguments: str, app: str = "tests.cli.served:app") -> Iterator[Served]:
+def serving(data_dir: Path, *arguments: str, app: str = "tests.cli.served:app", cwd: Path = ROOT) -> Iterator[Served]:
     """A server on free ports that is ready; killed at the end if it still runs."""
     command = [
         *COMMAND,
@@ -39,7 +39,7 @@ def serving(data_dir: Path, *arguments: str, app: str = "tests.cli.served:app") 
         "0",
     ]
     process = subprocess.Popen(
-        [*command, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None and process.stderr is not None
     try:
