@@ -77,6 +77,14 @@ async def boss(ctx: Context, seconds: float) -> str:
     return await ctx.call(nap, seconds)
 
 
+desk = Service("Desk")
+
+
+@desk.handler(name="approve")
+async def approve_at_desk(ctx: Context) -> str:
+    return await ctx.awakeable(str)
+
+
 room = VirtualObject("Room", inactivity_timeout=0.2)
 
 
@@ -98,4 +106,4 @@ async def run(ctx: WorkflowContext) -> str:
     return await ctx.promise("signed", str).value()
 
 
-app = App(ops, room, hire)
+app = App(ops, desk, room, hire)

@@ -17,7 +17,7 @@ class Operator:
         self.server = server
 
     def _whole(self, arguments: tuple[str, ...]) -> list[str]:
-        calls = arguments[0] == "call"
+        calls = arguments[0] in ("call", "awakeables")
         return [*arguments, *(("--ingress-url", self.server.ingress) if calls else ("--admin-url", self.server.admin))]
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -52,6 +52,16 @@ class Operator:
 
     def describe(self, id: str) -> Any:
         return ask(self.server.admin, "GET", f"/invocations/{id}")
+
+    def waits_for(self, id: str, words: str) -> str:
+        """The line of `why` that begins with these words, once there is one."""
+        deadline = time.monotonic() + 30
+        while True:
+            lines = [line.strip() for line in self.ok("why", id).splitlines()]
+            found = next((line for line in lines if line.startswith(words)), None)
+            if found is not None:
+                return found
+            assert time.monotonic() < deadline, lines
 
     def until(self, id: str, status: str) -> None:
         deadline = time.monotonic() + 20

@@ -26,7 +26,11 @@ def perdure(*arguments: str, cwd: Path = ROOT, env: dict[str, str] | None = None
 
 @contextlib.contextmanager
 def serving(
-    data_dir: Path, *arguments: str, app: str = "tests.cli.served:app", env: dict[str, str] | None = None
+    data_dir: Path,
+    *arguments: str,
+    app: str = "tests.cli.served:app",
+    env: dict[str, str] | None = None,
+    cwd: Path = ROOT,
 ) -> Iterator[Served]:
     """A server on free ports that is ready; killed at the end if it still runs."""
     command = [
@@ -41,7 +45,7 @@ def serving(
         "0",
     ]
     process = subprocess.Popen(
-        [*command, *arguments], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, *arguments], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None and process.stderr is not None
     try:

@@ -22,7 +22,18 @@ def endpoint(app: str = "tests.cli.served:app", folder: Path = ROOT) -> Iterator
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "hypercorn", app, "--bind", f"127.0.0.1:{port}", "--log-level", "error"]
+    command = [
+        sys.executable,
+        "-m",
+        "hypercorn",
+        app,
+        "--bind",
+        f"127.0.0.1:{port}",
+        "--log-level",
+        "error",
+        "--workers",
+        "0",
+    ]
     path = os.pathsep.join(map(str, (folder, ROOT, ROOT / "src")))
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path})
     try:

@@ -460,8 +460,8 @@ def test_a_prefix_with_an_open_question_cannot_be_kept() -> None:
 def test_a_description_has_the_journal_and_the_place_in_the_queue() -> None:
     world = World()
     holder, first, second = (world.invoke("counter/k/add") for _ in range(3))
-    assert world.ask(c.Describe, second) == Description(world[second], ((AT, e.Input(b"in")),), 1)
-    assert world.ask(c.Describe, first) == Description(world[first], ((AT, e.Input(b"in")),), 0)
+    assert world.ask(c.Describe, second) == Description(world[second], ((AT, e.Input(b"in")),), 1, holder)
+    assert world.ask(c.Describe, first) == Description(world[first], ((AT, e.Input(b"in")),), 0, holder)
     assert world.ask(c.Describe, holder) == Description(world[holder], ((AT, e.Input(b"in")),), None)
 
 

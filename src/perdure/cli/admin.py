@@ -9,13 +9,16 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-__all__ = ["DEFAULT_URL", "AdminUrl", "AsJson", "show_json"]
+from perdure.cli import completion
+from perdure.cli.completion import DEFAULT_URL
+
+__all__ = ["DEFAULT_URL", "AdminUrl", "AsJson", "InvocationIdArgument", "show_json"]
 
 AdminUrl = Annotated[
     str, typer.Option("--admin-url", envvar="PERDURE_ADMIN_URL", help="Where the server's admin port is.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-DEFAULT_URL = "http://127.0.0.1:9070"
+InvocationIdArgument = Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.invocations)]
 
 
 def show_json(value: Any) -> None:

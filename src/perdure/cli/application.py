@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 
 import perdure
-from perdure.cli import configuration, deployments, identity, invocations, keys, services, state
+from perdure.cli import awakeables, configuration, deployments, identity, invocations, keys, services, state
 from perdure.cli.access import read_access, use
 from perdure.cli.asking import MISUSED, REFUSED, tell, wants_json
 from perdure.cli.call import call
+from perdure.cli.init import init
 from perdure.cli.serve import serve
 from perdure.cli.sql import sql
+from perdure.cli.status import status, whoami
 from perdure.cli.watch import watch
 from perdure.cli.why import why
 from perdure.errors import PerdureError
@@ -57,11 +59,15 @@ def _root(
 
 
 app.command("serve")(serve)
+app.command("init")(init)
+app.command("status")(status)
 app.command("call")(call)
 app.command("why")(why)
 app.command("watch")(watch)
 app.command("sql")(sql)
+app.command("whoami")(whoami)
 app.add_typer(invocations.app)
+app.add_typer(awakeables.app)
 app.add_typer(services.app)
 app.add_typer(state.app)
 app.add_typer(deployments.app)

@@ -32,6 +32,8 @@ __all__ = [
     "reason",
     "refusal",
     "request",
+    "request_or_none",
+    "request_quietly",
     "segment",
     "tell",
     "wants_json",
@@ -120,8 +122,9 @@ def request(
     *,
     timeout: float | None = TIMEOUT_SECONDS,
     option: str = "--admin-url",
+    quiet: bool = False,
 ) -> Reply:
-    """One request. Exits if no answer comes; `option` is what says where the server is."""
+    """One request. Exits if no answer comes, `quiet` without a word; `option` is what says where the server is."""
     import pyqwest
 
     where = url.rstrip("/")
@@ -131,8 +134,12 @@ def request(
     try:
         answer = _client(where).execute(method, where + path, fields, content, timeout=timeout)
     except TimeoutError:
+        if quiet:
+            raise typer.Exit(NO_SERVER) from None
         end(f"no answer from {where} within {timeout:.0f} s", NO_SERVER)
     except (OSError, pyqwest.RemoteProtocolError, pyqwest.ReadError, pyqwest.WriteError) as error:
+        if quiet:
+            raise typer.Exit(NO_SERVER) from None
         cause = str(error).rpartition(": ")[2]
         end(f"no server at {where} ({cause}); is `perdure serve` running? {option} says where", NO_SERVER)
     return Reply(answer.status, {name.lower(): value for name, value in answer.headers.items()}, answer.content)
@@ -148,6 +155,24 @@ def _client(url: str) -> "pyqwest.SyncClient":
     if url.startswith("https://"):
         return pyqwest.SyncClient(pyqwest.SyncHTTPTransport(tls_include_system_certs=True, enable_otel=False))
     return pyqwest.SyncClient()
+
+
+def request_or_none(url: str, path: str) -> Reply | None:
+    """A GET, or None if nobody answers."""
+    try:
+        return request(url, "GET", path, quiet=True)
+    except typer.Exit:
+        return None
+
+
+def request_quietly(url: str, method: str, path: str, content: bytes | None, *, timeout: float) -> Any:
+    """The JSON of an answer, or None if there is none, or no good one."""
+    fields = {"accept": "application/json"} | ({} if content is None else {"content-type": "application/json"})
+    try:
+        answer = request(url, method, path, content, fields, timeout=timeout, quiet=True)
+        return msgspec.json.decode(answer.content) if answer.status == 200 else None
+    except (typer.Exit, typer.BadParameter, msgspec.DecodeError):
+        return None
 
 
 def ask(url: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:

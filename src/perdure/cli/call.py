@@ -6,12 +6,20 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from perdure.cli import completion
 from perdure.cli.admin import AsJson, show_json
 from perdure.cli.asking import FAILED_INVOCATION, Reply, end, refusal, request, segment
 from perdure.cli.tables import moment
 
-__all__ = ["call"]
+__all__ = ["DEFAULT_INGRESS", "IngressUrl", "call"]
 
+IngressUrl = Annotated[
+    str, typer.Option("--ingress-url", envvar="PERDURE_INGRESS_URL", help="Where the server's ingress is.")
+]
+Target = Annotated[
+    str,
+    typer.Argument(metavar="TARGET", help="Service/handler, or Object/key/handler.", autocompletion=completion.targets),
+]
 DEFAULT_INGRESS = "http://127.0.0.1:8080"
 
 
@@ -67,16 +75,19 @@ def _checked(delay: str) -> str:
 
 
 def call(
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="Service/handler, or Object/key/handler.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", help="Service/handler, or Object/key/handler.", autocompletion=completion.targets
+        ),
+    ],
     body: Annotated[str | None, typer.Argument(metavar="[JSON]", help="What it is given; - reads stdin.")] = None,
     key: Annotated[str | None, typer.Option(help="Of a virtual object or workflow: which one.")] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="The same key again is the same invocation.")] = None,
     delay: Annotated[str | None, typer.Option(help="Begin later (10s, 1h 30m, PT10S), and do not wait.")] = None,
     send: Annotated[bool, typer.Option("--send", help="Do not wait for the result.")] = False,
     header: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, for the handler. May be given again.")] = None,
-    ingress_url: Annotated[
-        str, typer.Option("--ingress-url", envvar="PERDURE_INGRESS_URL", help="Where the server's ingress is.")
-    ] = DEFAULT_INGRESS,
+    ingress_url: IngressUrl = DEFAULT_INGRESS,
     as_json: AsJson = False,
 ) -> None:
     """Call a handler, and print its result. Ctrl-C stops the waiting, not the invocation."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import typer
 
+from perdure.cli import completion
 from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, show_json
 from perdure.cli.asking import (
     REFUSED,
@@ -27,7 +28,11 @@ __all__ = ["add_to"]
 BATCH = 1000
 PREVIEWED = 10
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Which; or say --where.")]
+_IDS = "Which; or say --where."
+Ids = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[ID]...", help="Which; or say --where.", autocompletion=completion.invocations),
+]
 Where = Annotated[
     str | None, typer.Option(help="All of which this is true, a condition on sys_invocation: \"status = 'paused'\".")
 ]

@@ -5,11 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
+from perdure.cli import completion
 from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, show_json
 from perdure.cli.asking import ask, end, segment
 from perdure.cli.tables import moment, show_table
 
 __all__ = ["app"]
+
+DeploymentIdArgument = Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.deployments)]
 
 app = typer.Typer(name="deployments", help="Handlers in other processes: register where they are served.")
 
@@ -108,7 +111,7 @@ def _address(deployment: dict[str, Any]) -> str:
 
 
 @app.command("describe")
-def describe(id: str, admin_url: AdminUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
+def describe(id: DeploymentIdArgument, admin_url: AdminUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
     """One deployment, with its services and their handlers."""
     found = ask(admin_url, "GET", f"/deployments/{segment(id)}")
     if as_json:
@@ -125,7 +128,7 @@ def describe(id: str, admin_url: AdminUrl = DEFAULT_URL, as_json: AsJson = False
 
 @app.command("remove")
 def remove(
-    id: str,
+    id: DeploymentIdArgument,
     force: Annotated[bool, typer.Option(help="Do not ask whether anything still runs there.")] = False,
     admin_url: AdminUrl = DEFAULT_URL,
     as_json: AsJson = False,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from perdure.cli import control
-from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, show_json
+from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, InvocationIdArgument, show_json
 from perdure.cli.asking import ask, one_line, query, segment
 from perdure.cli.journal import entry_in_words, result_in_words
 from perdure.cli.tables import ago, moment, parse_time, show_table, until
@@ -91,9 +91,7 @@ def list_(
 
 
 @app.command("describe")
-def describe(
-    id: Annotated[str, typer.Argument(metavar="ID")], admin_url: AdminUrl = DEFAULT_URL, as_json: AsJson = False
-) -> None:
+def describe(id: InvocationIdArgument, admin_url: AdminUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
     """One invocation: where it stands, what it waits for, and its journal."""
     found = ask(admin_url, "GET", f"/invocations/{segment(id)}")
     if as_json:

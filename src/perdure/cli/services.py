@@ -4,11 +4,14 @@ from typing import Annotated, Any
 
 import typer
 
+from perdure.cli import completion
 from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, show_json
 from perdure.cli.asking import ask, segment
 from perdure.cli.tables import show_table
 
 __all__ = ["app"]
+
+ServiceName = Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.services)]
 
 app = typer.Typer(name="services", help="The services there are, and their handlers.", no_args_is_help=True)
 
@@ -39,7 +42,9 @@ def _names(service: dict[str, Any]) -> str:
 
 @app.command("describe")
 def describe(
-    name: Annotated[str, typer.Argument(metavar="NAME")], admin_url: AdminUrl = DEFAULT_URL, as_json: AsJson = False
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.services)],
+    admin_url: AdminUrl = DEFAULT_URL,
+    as_json: AsJson = False,
 ) -> None:
     """One service: its options, its handlers and what they take."""
     found = ask(admin_url, "GET", f"/services/{segment(name)}")

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from perdure.cli import completion
 from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, show_json
 from perdure.cli.asking import NOT_FOUND, ask, confirm, end, reason, refusal, request, segment
 from perdure.cli.tables import show_table, shown_bytes
@@ -14,7 +15,9 @@ __all__ = ["app"]
 
 app = typer.Typer(name="state", help="What virtual objects and workflows remember.", no_args_is_help=True)
 
-ServiceName = Annotated[str, typer.Argument(metavar="SERVICE", help="The virtual object or workflow.")]
+ServiceName = Annotated[
+    str, typer.Argument(metavar="SERVICE", help="The virtual object or workflow.", autocompletion=completion.services)
+]
 ObjectKey = Annotated[str, typer.Argument(metavar="KEY", help="Which one of them.")]
 
 

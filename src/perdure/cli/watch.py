@@ -1,12 +1,12 @@
 """`perdure watch`: an invocation's journal as it grows."""
 
 import asyncio
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import typer
 
-from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson
+from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, InvocationIdArgument
 from perdure.cli.asking import FAILED_INVOCATION, end, one_line, reason, refusal, request, segment
 from perdure.cli.journal import entry_in_words, result_in_words
 from perdure.cli.tables import parse_time
@@ -16,9 +16,7 @@ __all__ = ["watch"]
 INTERVAL_MS = 300
 
 
-def watch(
-    id: Annotated[str, typer.Argument(metavar="ID")], admin_url: AdminUrl = DEFAULT_URL, as_json: AsJson = False
-) -> None:
+def watch(id: InvocationIdArgument, admin_url: AdminUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Print the journal's entries as they come, until it has succeeded (0), or failed or been paused (5)."""
     asyncio.run(_follow(_Watched(id, admin_url, as_json)))
 

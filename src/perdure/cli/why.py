@@ -1,21 +1,24 @@
 """`perdure why`: in plain words what an invocation waits for, since when, and what would wake it.
 
-All of it is in `GET /invocations/{id}`: the journal has the commands, the status says which of them are awaited. Who
-holds an object, and when the latest attempt began, is asked for in SQL; where there is none, that is left out.
+All of it is in `GET /invocations/{id}`: the journal has the commands, the status says which of them are awaited. When
+the latest attempt began is asked for in SQL; where there is none, that is left out.
+
+The last line names the root: where calls, attached results and objects' holders lead to in the end.
 """
 
+import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
 import typer
 
-from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, show_json
+from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, InvocationIdArgument, show_json
 from perdure.cli.asking import ask, one_line, request, segment
 from perdure.cli.journal import callee_of, result_in_words, target_of, unanswered
 from perdure.cli.tables import ago, until
 
-__all__ = ["Lookup", "Server", "explain", "why"]
+__all__ = ["Explanation", "Lookup", "Server", "explain", "last_of_stack", "why"]
 
 JSON = dict[str, Any]
 DEEPEST = 20
@@ -29,16 +32,17 @@ _COMBINATORS = {
 }
 
 
-def why(
-    id: Annotated[str, typer.Argument(metavar="ID")], admin_url: AdminUrl = DEFAULT_URL, as_json: AsJson = False
-) -> None:
+def why(id: InvocationIdArgument, admin_url: AdminUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Say what an invocation waits for, since when, and what would wake it."""
     found = ask(admin_url, "GET", f"/invocations/{segment(id)}")
-    lines = explain(found, Server(admin_url))
+    explained = Explanation(found, Server(admin_url))
     if as_json:
-        show_json({"id": found["id"], "target": found["target"], "status": found["status"], "why": lines})
+        facts = {"id": found["id"], "target": found["target"], "status": found["status"]}
+        show_json({**facts, "why": explained.lines, "roots": explained.roots})
         return
-    for line in lines:
+    for line in explained.lines:
+        typer.echo(line)
+    for line in explained.conclusion:
         typer.echo(line)
 
 
@@ -46,8 +50,6 @@ class Lookup(Protocol):
     """What is asked beside the invocation itself. None: not there, or not known."""
 
     def describe(self, id: str) -> JSON | None: ...
-
-    def holder(self, service: str, key: str) -> str | None: ...
 
     def attempt_since(self, id: str) -> str | None: ...
 
@@ -62,11 +64,6 @@ class Server:
         """The invocation, if there is one."""
         answer = request(self._url, "GET", f"/invocations/{segment(id)}")
         return msgspec.json.decode(answer.content, type=JSON) if answer.status == 200 else None
-
-    def holder(self, service: str, key: str) -> str | None:
-        """The invocation that holds an object."""
-        condition = f"service_name = {_quoted(service)} AND service_key = {_quoted(key)}"
-        return self._first(f"SELECT invocation_id AS it FROM sys_keyed_service_status WHERE {condition}")
 
     def attempt_since(self, id: str) -> str | None:
         """When the attempt that runs began."""
@@ -87,7 +84,26 @@ def _quoted(text: str) -> str:
 
 def explain(found: JSON, lookup: Lookup) -> list[str]:
     """Lines, of which the first says how it stands and the others, indented by what they belong to, why."""
-    return list(_Explainer(lookup).lines(found))
+    return Explanation(found, lookup).lines
+
+
+class Explanation:
+    """Why an invocation waits.
+
+    `roots` are the invocations at the ends of the chains, those that wait for no other one, by id, each with how it
+    stands; `conclusion` says it in a line, if there is a chain at all.
+    """
+
+    def __init__(self, found: JSON, lookup: Lookup) -> None:
+        explainer = _Explainer(lookup)
+        self.lines = list(explainer.lines(found))
+        ends = [each for each in explainer.roots if each["id"] != found["id"]]
+        self.roots = [{"id": each["id"], "target": each["target"], "status": each["status"]} for each in ends]
+        self.conclusion: list[str] = []
+        if ends:
+            named = ", ".join(f"{each['id']} {one_line(each['target'])} {_standing(each)}" for each in ends[:MOST])
+            more = f", and {len(ends) - MOST} more" if len(ends) > MOST else ""
+            self.conclusion = [f"in the end it waits for {named}{more}"]
 
 
 class _Explainer:
@@ -96,10 +112,15 @@ class _Explainer:
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
         self._seen: set[str] = set()
+        self._known: dict[str, JSON | None] = {}
+        self._path: list[str] = []
+        self._led_on: set[str] = set()
+        self.roots: list[JSON] = []
 
     def lines(self, found: JSON, depth: int = 0) -> Iterator[str]:
         """How it stands, and below it why."""
         self._seen.add(found["id"])
+        self._path.append(found["id"])
         yield f"{found['id']} {one_line(found['target'])} {_standing(found)}"
         parts = {
             "running": self._running,
@@ -114,17 +135,30 @@ class _Explainer:
         if explained is not None:
             for line in explained(found, depth):
                 yield f"  {line}"
+        if found["id"] not in self._led_on and found["status"] != "completed":
+            self.roots.append(found)
+        self._path.pop()
 
     def _other(self, id: str, depth: int) -> Iterator[str]:
         """Another invocation, and what that one waits for."""
-        if id in self._seen:
-            yield f"{id}, see above: they wait for each other"
+        self._led_on.add(self._path[-1])
+        if id in self._path:
+            yield f"{id}, see above: they wait for each other, and none of them can go on by itself"
+            yield f"to break the circle, cancel one of them: perdure invocations cancel {id}"
             return
-        other = self._lookup.describe(id) if depth < DEEPEST else None
+        if id in self._seen:
+            yield f"{id}, see above"
+            return
+        other = self._describe(id) if depth < DEEPEST else None
         if other is None:
             yield f"{id}, of which nothing more is known"
             return
         yield from self.lines(other, depth + 1)
+
+    def _describe(self, id: str) -> JSON | None:
+        if id not in self._known:
+            self._known[id] = self._lookup.describe(id)
+        return self._known[id]
 
     def _running(self, found: JSON, depth: int) -> Iterator[str]:
         since = self._lookup.attempt_since(found["id"])
@@ -132,16 +166,23 @@ class _Explainer:
         yield f"its code runs: attempt {found['attempts']}{begun}"
         if found["last_failure"]:
             yield f"it failed before: {_failure(found['last_failure'])}"
+        if found.get("waiting_for"):
+            yield "it has nothing to do until one of these has come:"
+            yield from _indented(self._waiting(found["waiting_for"], found, depth))
+            return
         commands = unanswered(found["journal"])
         if commands:
             yield "it has asked for, and not got yet:"
             yield from _indented(_first_of([self._command(command, found, depth) for command in commands]))
 
     def _backing_off(self, found: JSON, depth: int) -> Iterator[str]:
-        if found["last_failure"]:
-            yield f"its last attempt failed: {_failure(found['last_failure'])}"
+        failure = found["last_failure"]
+        if failure:
+            yield f"its last attempt failed: {_failure(failure)}"
+            yield from _place_of(failure)
         failures = found.get("failures", 0)
         yield f"next attempt {until(found['retry_at'])}; {failures} {'has' if failures == 1 else 'have'} failed"
+        yield from _remedy(found)
         yield f"to try now: perdure invocations resume {found['id']}"
 
     def _suspended(self, found: JSON, depth: int) -> Iterator[str]:
@@ -205,20 +246,27 @@ class _Explainer:
         place, ahead = f"{found['service']}/{found['key']}", found["ahead"] or 0
         others = "nobody else is ahead of it" if not ahead else f"{ahead} {'is' if ahead == 1 else 'are'} ahead of it"
         yield f"since {ago(found['created_at'])} for its turn: {one_line(place)} runs one at a time; {others}"
-        holder = self._lookup.holder(found["service"], found["key"])
-        if holder is None:
+        if found.get("holder") is None:
             yield "who holds the object is not known"
             return
-        yield "the object is held by"
-        yield from _indented(self._other(holder, depth))
+        held = self._describe(found["holder"])
+        since = f" since {ago(held['started_at'])}" if held is not None and held.get("started_at") else ""
+        yield f"the object is held{since} by"
+        yield from _indented(self._other(found["holder"], depth))
 
     def _paused(self, found: JSON, depth: int) -> Iterator[str]:
-        if found["last_failure"]:
-            yield f"after {found['attempts']} attempts, of which the last failed: {_failure(found['last_failure'])}"
+        since = f", {ago(found['paused_at'])}" if found.get("paused_at") else ""
+        failure = found["last_failure"]
+        if failure:
+            yield f"after {found['attempts']} attempts{since}; the last failed: {_failure(failure)}"
+            yield from _place_of(failure)
             yield "it failed too often, or somebody paused it meanwhile"
+            yield from _remedy(found)
         else:
-            yield "somebody paused it"
-        yield f"to let it go on: perdure invocations resume {found['id']} [--deployment latest]"
+            yield f"somebody paused it{since}"
+        yield f"nothing wakes it but you; to let it go on: perdure invocations resume {found['id']}"
+        if found.get("deployment"):
+            yield "  with --deployment latest it goes on with the newest code"
         yield f"to end it: perdure invocations cancel {found['id']}"
 
     def _scheduled(self, found: JSON, depth: int) -> Iterator[str]:
@@ -240,8 +288,8 @@ def _awakeable(id: str, number: int) -> Iterator[str]:
         yield f"the built-in signal {number}"
         return
     awakeable = awakeable_id(parse_invocation_id(id), number)
-    yield f"the awakeable {awakeable}; it is resolved with"
-    yield f"  POST /restate/awakeables/{awakeable}/resolve at the ingress"
+    yield f"the awakeable {awakeable}"
+    yield f"  to complete it: perdure awakeables resolve {awakeable} JSON"
 
 
 def _named_signal(id: str, name: str) -> Iterator[str]:
@@ -265,6 +313,41 @@ def _indented(lines: Iterator[str]) -> Iterator[str]:
 def _failure(failure: JSON) -> str:
     at = f", {ago(failure['at'])}" if failure.get("at") else ""
     return f"{one_line(failure['message'])} (code {failure.get('code', 500)}{at})"
+
+
+def _place_of(failure: JSON) -> Iterator[str]:
+    """Where it was raised, and during what, as far as that is known."""
+    place = last_of_stack(failure.get("stacktrace") or "")
+    if place:
+        yield f"  raised at {one_line(place)}"
+    if failure.get("command_name"):
+        yield f"  during {one_line(failure['command_name'])!r}"
+
+
+def last_of_stack(trace: str) -> str:
+    """The innermost place of a stack trace: Python has it last, other languages have it first."""
+    lines = [line.strip() for line in trace.splitlines() if line.strip()]
+    for number in range(len(lines) - 1, -1, -1):
+        found = re.match(r'File "(.+)", line (\d+), in (.+)', lines[number])
+        if found:
+            code = lines[number + 1] if number + 2 < len(lines) else ""
+            return f"{found.group(1)}:{found.group(2)}, in {found.group(3)}{f': {code}' if code else ''}"
+    return next((line.removeprefix("at ") for line in lines if line.startswith("at ")), "")
+
+
+def _remedy(found: JSON) -> Iterator[str]:
+    """What would help, where the failure's code says so."""
+    match (found["last_failure"] or {}).get("restate_code"):
+        case "RT0011" if found.get("deployment"):
+            yield "register that deployment again, or let it go on elsewhere:"
+            yield f"  perdure invocations resume {found['id']} --deployment latest"
+        case "RT0011":
+            yield "serve its service again, or register where it is served: perdure deployments register URL"
+        case "RT0010":
+            where = f": perdure deployments describe {found['deployment']}" if found.get("deployment") else ""
+            yield f"its endpoint is down, or not to be reached from the server{where}"
+        case "RT0016":
+            yield "its code is not what its journal was written by; put the old code back, or restart it as a new one"
 
 
 def _standing(found: JSON) -> str:

@@ -284,11 +284,12 @@ def describe(turn: Turn, command: Describe) -> None:
     if invocation is None:
         turn.actions.append(Reply(command.token, _unknown(command.id)))
         return
-    ahead = None
+    ahead = holder = None
     if isinstance(invocation.status, Inboxed):
         ahead = inbox.place(turn, invocation.target, invocation.status.position)
+        holder = inbox.holder(turn, invocation.target)
     entries = tuple(turn.tables.journal(invocation.number))
-    turn.actions.append(Reply(command.token, Description(invocation, entries, ahead)))
+    turn.actions.append(Reply(command.token, Description(invocation, entries, ahead, holder)))
 
 
 def read_state(turn: Turn, command: ReadState) -> None:

@@ -1,10 +1,10 @@
 """Who holds an object's lock, who waits for it, and who is next. First come, first served."""
 
-from perdure.core.tables import INBOX, LOCK, STATE, InvocationItem, Lock, StateChange
+from perdure.core.tables import INBOX, INVOCATION, LOCK, STATE, InvocationItem, Lock, StateChange
 from perdure.core.turn import Turn
 from perdure.model.invocation import Target
 
-__all__ = ["acquire", "change_state", "leave", "place", "release"]
+__all__ = ["acquire", "change_state", "holder", "leave", "place", "release"]
 
 
 def acquire(turn: Turn, target: Target, number: int) -> int | None:
@@ -58,6 +58,13 @@ def place(turn: Turn, target: Target, position: int) -> int:
             break
         ahead += 1
     return ahead
+
+
+def holder(turn: Turn, target: Target) -> bytes | None:
+    """The id of the invocation that holds the lock."""
+    lock = turn.tables.get(LOCK, (target.service, target.key))
+    found = None if lock is None else turn.tables.get(INVOCATION, (lock.holder,))
+    return None if found is None else found.id
 
 
 def change_state(turn: Turn, service: str, key: str, change: StateChange) -> bool:

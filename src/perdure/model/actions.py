@@ -11,7 +11,7 @@ import msgspec
 from perdure.model.commands import Message
 from perdure.model.deployments import Deployment
 from perdure.model.entries import Entry, Failure, Notification, Value
-from perdure.model.invocation import Invocation
+from perdure.model.invocation import Invocation, Waiting
 from perdure.model.keys import ApiKey
 
 __all__ = [
@@ -136,6 +136,10 @@ class Description(msgspec.Struct, frozen=True):
     invocation: Invocation
     entries: tuple[tuple[int, Entry], ...]
     ahead: int | None = None
+    holder: bytes | None = None
+    """Who has the lock that it waits for: an invocation's id."""
+    waiting: Waiting | None = None
+    """What its handler waits for while it runs, if the node knows."""
 
 
 class StateAnswer(msgspec.Struct, frozen=True):

@@ -16,8 +16,8 @@ from perdure.model import entries as e
 from perdure.model.actions import ReplayedJournal, StartAttempt
 from perdure.model.commands import Append, AppendCall, Fail, Invoke, Load, PartitionCommand, Pin, Propose
 from perdure.model.deployments import Deployment
-from perdure.model.ids import random_seed
-from perdure.model.invocation import AttemptFailure, Invocation, Invoked
+from perdure.model.ids import InvocationId, random_seed
+from perdure.model.invocation import AttemptFailure, Invocation, Invoked, Waiting
 from perdure.model.services import RetryPolicy
 from perdure.protocol import versions
 from perdure.protocol.attempt import Attempt
@@ -49,6 +49,9 @@ class Lane:
         self.waiting: OrderedDict[Key, Invocation] = OrderedDict()
 
 
+_NOTHING = Waiting()
+
+
 class Live:
     """One attempt that runs now, since `since`. `pin` is the version under which its deployment is still to be pinned;
     0: it is."""
@@ -65,6 +68,7 @@ class Live:
         "route",
         "since",
         "submit",
+        "waiting",
     )
 
     def __init__(
@@ -88,6 +92,7 @@ class Live:
         self.attempt = attempt
         self.duplex: Duplex | None = None
         self.idle_timer: TimerHandle | None = None
+        self.waiting = _NOTHING
 
 
 class Running(NamedTuple):
@@ -376,6 +381,7 @@ class Invoker:
         """Notice what is more than a journal entry."""
         invocation = live.invocation
         if isinstance(message, AwaitingOn):
+            live.waiting = message.waiting
             self._became_idle(live)
         elif isinstance(message, StepFailed):
             _log.warning("%s: a step failed and is tried again: %s", invocation.target, message.failure.message)
@@ -384,6 +390,11 @@ class Invoker:
             _log.log(
                 level, "%s: attempt %d failed: %s", invocation.target, invocation.attempts, message.failure.message
             )
+
+    def waiting_for(self, id: InvocationId) -> Waiting | None:
+        """What an attempt that is idle waits for. None: it is not idle, or does not say."""
+        live = next((each for each in self._idle.values() if each.invocation.id == id), None)
+        return None if live is None or live.waiting == _NOTHING else live.waiting
 
     def _became_idle(self, live: Live) -> None:
         if live.idle_timer is not None:

@@ -409,7 +409,12 @@ class Node:
         return await self._ask(id, lambda token: c.Restart(at, id, new_id, keep, token, deployment))  # type: ignore[no-any-return]
 
     async def describe(self, id: InvocationId) -> a.Description | a.Refused:
-        return await self._ask(id, lambda token: c.Describe(self.clock.now_ms(), id, token))  # type: ignore[no-any-return]
+        answer: a.Description | a.Refused = await self._ask(
+            id, lambda token: c.Describe(self.clock.now_ms(), id, token)
+        )
+        if isinstance(answer, a.Description):
+            return replace(answer, waiting=self.invoker.waiting_for(id))
+        return answer
 
     async def put_deployment(self, deployment: Deployment) -> None:
         """Store a deployment, new or changed; from then on new invocations of its services go there."""

@@ -90,6 +90,11 @@ class InvocationDescription(msgspec.Struct, frozen=True):
     waiting_for: dict[str, Any] | None = None
     ahead: int | None = None
     """How many are before it in its object's inbox."""
+    holder: str | None = None
+    """Which invocation has the object's lock that it waits for."""
+    deployment: str | None = None
+    """The deployment on which it goes on, once it has begun on one."""
+    paused_at: str | None = None
     idempotency_key: str | None = None
     caller: str | None = None
     restarted_from: str | None = None

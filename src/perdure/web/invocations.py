@@ -88,7 +88,9 @@ class InvocationDescription(msgspec.Struct):
     idempotency_key: str | None
     caller: str | None
     restarted_from: str | None
+    deployment: str | None
     ahead: int | None
+    holder: str | None
     journal: list[JournalEntry]
 
 
@@ -314,6 +316,7 @@ def description_to_json(description: Description) -> dict[str, Any]:
     """What `GET /invocations/{id}` shows. Bytes are bytes here, and base64 in JSON; times are RFC 3339."""
     it = description.invocation
     target = it.target
+    waiting = {} if description.waiting is None else {"waiting_for": msgspec.to_builtins(description.waiting)}
     return {
         "id": format_invocation_id(it.id),
         "target": str(target),
@@ -322,13 +325,16 @@ def description_to_json(description: Description) -> dict[str, Any]:
         "key": target.key,
         "handler_kind": target.kind.value,
         **_standing(it.status),
+        **waiting,
         "created_at": format_time_ns(it.created_at),
         "started_at": _time(it.started_at),
         "attempts": it.attempts,
         "idempotency_key": it.idempotency_key,
         "caller": None if it.caller is None else format_invocation_id(it.caller),
         "restarted_from": None if it.restarted_from is None else format_invocation_id(it.restarted_from),
+        "deployment": it.deployment,
         "ahead": description.ahead,
+        "holder": None if description.holder is None else format_invocation_id(description.holder),
         "journal": [
             {"index": index, "appended_at": format_time_ns(at), **_entry(entry)}
             for index, (at, entry) in enumerate(description.entries)
@@ -350,6 +356,7 @@ def _standing(status: states.Status) -> dict[str, Any]:
     elif isinstance(status, states.Suspended):
         facts["waiting_for"] = msgspec.to_builtins(status.waiting)
     elif isinstance(status, states.Paused):
+        facts["paused_at"] = format_time_ns(status.since)
         facts["last_failure"] = _attempt_failure(status.failure)
     elif isinstance(status, states.Completed):
         facts["completed_at"] = format_time_ns(status.at)
