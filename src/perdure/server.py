@@ -45,6 +45,7 @@ class Server:
         self.stopping = asyncio.Event()
         """Set when it has been asked to stop, or has to."""
         self._queries: Queries | None = None
+        self._calls: Ingress | None = None
         self.ingress: Listener | None = None
         self.admin: Listener | None = None
 
@@ -111,7 +112,7 @@ class Server:
     def _listen(self, node: LocalNode, stores: "Sequence[Storage]") -> None:
         """From here on `/health` answers, with 503 until the node is ready."""
         config = self._config
-        ingress = Ingress(
+        self._calls = ingress = Ingress(
             node, request_size_limit=config.request_size_limit, concurrency_limit=config.concurrency_limit
         )
         self.ingress = Listener(ingress, config.host, config.ingress_port, config.http2_stream_limit)
@@ -144,6 +145,8 @@ class Server:
         Whoever still waits for a result is answered 503 and told that the invocation goes on.
         """
         self.stopping.set()
+        if self._calls is not None:
+            self._calls.close()  # a connection that is open may bring another request before it is told to end
         self._close_listeners()
         drain = self._config.drain_seconds if self.failure is None else 0.0
         await self._drained(drain)
