@@ -6,11 +6,17 @@ from typing import Any
 
 import pytest
 
+from perdure import App
+from perdure.assembly import assemble
+from perdure.storage.memory import MemoryStorage
+from perdure.web.service_openapi import service_openapi
 from tests.conformance.deployed import Deployed
 from tests.conformance.endpoints import Options, PerdureEndpoint
 from tests.conformance.install import restate_server
 from tests.conformance.processes import Answer
 from tests.conformance.servers import SERVERS
+from tests.conformance.services_perdure.basic import echo_service
+from tests.conformance.services_perdure.keyed import approval, counter
 from tests.contract import admin_table, ingress_table
 from tests.contract.cases import Case, answer_to, fresh
 
@@ -92,3 +98,34 @@ def check_explained(answer: Answer, port: str) -> None:
     else:
         assert answer.headers["x-perdure-accepted"] in ("true", "false", "unknown")
         assert answer.headers["x-perdure-retryable"] in ("true", "false")
+
+
+@pytest.mark.parametrize("info", [echo_service, counter, approval], ids=lambda service: str(service.name))
+def test_the_document_of_a_service(on: tuple[str, Deployed, dict[str, str]], info: Any) -> None:
+    """Both servers describe the same paths, operations, parameters and bodies."""
+    node = assemble([App(info)], [MemoryStorage()])
+    known = node.registry.service(info.name)
+    assert known is not None
+    expected = service_openapi(known, 1, None)
+    answer = on[1].admin("GET", f"/services/{info.name}/openapi")
+    assert answer.status == 200
+    found = answer.json()
+    assert operations(found) == operations(expected)
+    assert set(found["components"]["parameters"]) == set(expected["components"]["parameters"])
+    assert set(found["components"]["responses"]) == set(expected["components"]["responses"])
+    node.close()
+
+
+def operations(document: dict[str, Any]) -> dict[str, Any]:
+    return {
+        f"{method} {path}": (
+            operation["operationId"],
+            operation["summary"],
+            operation.get("deprecated", False),
+            sorted(each["$ref"] for each in operation.get("parameters", [])),
+            {kind: "schema" in body for kind, body in operation.get("requestBody", {}).get("content", {}).items()},
+            sorted(set(operation["responses"]) - {"200"}),
+        )
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
