@@ -55,6 +55,7 @@ class Server:
         """Set when it has been asked to stop, or has to."""
         self._queries: Queries | None = None
         self._audit: Audit | None = None
+        self._calls: Ingress | None = None
         self.ingress: Listener | None = None
         self.admin: Listener | None = None
 
@@ -127,7 +128,7 @@ class Server:
         config = self._config
         self._audit = Audit(node.clock, config.audit_log)
         keyring = None if config.authentication == "off" else node.keyring
-        ingress = Ingress(
+        self._calls = ingress = Ingress(
             node,
             request_size_limit=config.request_size_limit,
             concurrency_limit=config.concurrency_limit,
@@ -171,6 +172,8 @@ class Server:
         Whoever still waits for a result is answered 503 and told that the invocation goes on.
         """
         self.stopping.set()
+        if self._calls is not None:
+            self._calls.close()  # a connection that is open may bring another request before it is told to end
         self._close_listeners()
         drain = self._config.drain_seconds if self.failure is None else 0.0
         await self._drained(drain)

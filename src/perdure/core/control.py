@@ -190,6 +190,8 @@ def purge(turn: Turn, invocation: Invocation, command: Purge) -> Done | Refused:
 @_order
 def restart(turn: Turn, invocation: Invocation, command: Restart) -> Done | Refused:
     """Run a completed invocation again as a new one, from the first `keep` entries of its journal."""
+    if isinstance(invocation.status, Scheduled | Inboxed):
+        return Refused(425, "the invocation has not begun")
     if not isinstance(invocation.status, Completed):
         return Refused(409, "the invocation is still running")
     if invocation.target.kind is HandlerKind.WORKFLOW:

@@ -13,7 +13,7 @@ import msgspec
 from perdure.errors import Invalid, NotFound, RequestError
 from perdure.model.keys import Role
 from perdure.runtime.registry import Registry
-from perdure.web.http import Request, Response, Router, Unreadable, json_response, read_json
+from perdure.web.http import Malformed, Request, Response, Router, Unreadable, json_response, read_json
 from perdure.web.operations import BODY_ERRORS, Operation, Parameter
 
 __all__ = ["FEATURES", "FeatureRoutes"]
@@ -191,7 +191,13 @@ class FeatureRoutes:
     # Flow control
 
     async def _set_rules(self, request: Request) -> Response:
-        if await read_json(request, list[RuleRequest], self._size_limit):
+        rules = await read_json(request, list[RuleRequest], self._size_limit)
+        for index, rule in enumerate(rules):
+            if not 1 <= len(rule.pattern.split("/")) <= 3 or "" in rule.pattern.split("/"):
+                raise Malformed(
+                    f"body: [{index}].pattern {rule.pattern!r}: it has to be one to three names, by slashes"
+                )
+        if rules:
             raise Invalid(_NO_RULES)
         return json_response(200, [])
 

@@ -100,6 +100,11 @@ class Ingress:
         self._concurrency_limit = concurrency_limit
         self._departures = Departures(patience)
         self._active = 0
+        self._closed = False
+
+    def close(self) -> None:
+        """From here on every request is refused with 503; those that are open go on."""
+        self._closed = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -177,6 +182,8 @@ class Ingress:
         return (self._guard is not None and self._guard.asks) or shows_key(authorization)
 
     def _admit(self) -> None:
+        if self._closed:
+            raise Unavailable("stopping: nothing was accepted, try again")
         if self._concurrency_limit is not None and self._active > self._concurrency_limit:
             raise Overloaded("too many requests at once; try again later")
 
