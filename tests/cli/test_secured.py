@@ -91,7 +91,7 @@ def test_what_an_operator_does_to_an_invocation(secured: Secured) -> None:
     assert secured.run("operator", "why", id).returncode == 0
     assert secured.run("read-only", "invocations", "kill", id).returncode == 4
     assert secured.run("operator", "invocations", "kill", id).returncode == 0
-    assert secured.run("read-only", "watch", id).returncode == 0
+    assert secured.run("read-only", "watch", id).returncode == 5, "it was killed"
     refused = secured.run("operator", "keys", "create", "--role", "admin", "--name", "mine")
     assert refused.returncode == 4 and "with the role admin" in refused.stderr
 

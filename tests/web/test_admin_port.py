@@ -37,13 +37,14 @@ def test_a_router_lists_and_finds_its_routes() -> None:
 
     router = Router()
     for method, path in (("GET", "/"), ("GET", "/a/{b}"), ("PATCH", "/a/{b}"), ("POST", "/c/{*rest}")):
-        router.add(method, path, one)
+        router.add(method, path, one, role=None)
     listed = [(route.method, route.path) for route in router.routes()]
     assert listed == [("GET", "/"), ("GET", "/a/{b}"), ("PATCH", "/a/{b}"), ("POST", "/c/{*rest}")]
-    assert router.find("GET", [""]) == (one, {})
-    assert router.find("HEAD", ["a", "x%20y"]) == (one, {"b": "x y"})
-    assert router.find("POST", ["c", "d", "e%2Ff"]) == (one, {"rest": "d/e/f"})
-    assert router.find("POST", ["c", ""]) == (one, {"rest": ""})
+    root, item, _, rest = router.routes()
+    assert router.find("GET", [""]) == (root, {})
+    assert router.find("HEAD", ["a", "x%20y"]) == (item, {"b": "x y"})
+    assert router.find("POST", ["c", "d", "e%2Ff"]) == (rest, {"rest": "d/e/f"})
+    assert router.find("POST", ["c", ""]) == (rest, {"rest": ""})
     assert router.find("POST", ["c"]) is router.find("GET", ["a", ""]) is router.find("GET", ["a"]) is None
     with pytest.raises(MethodNotAllowed) as refused:
         router.find("PUT", ["a", "x"])

@@ -79,7 +79,7 @@ def test_what_changes_something_is_in_it_and_nothing_else(ports: Ports, route: t
         path = path.replace(name, value)
     status = ask(ports.admin, method, path, body, *shown("admin"), *([JSON] if body else [])).status
     lines = ports.lines()
-    if method == "GET" or path == "/query":
+    if method == "GET" or path == "/query" or "/serdes/" in path:
         assert lines == []
     else:
         assert [(line["method"], line["path"], line["status"]) for line in lines] == [(method, path, status)]

@@ -26,7 +26,7 @@ OLD_FILES: Final = 4
 TEXT_LIMIT: Final = 500  # characters of a path, or a value in it
 REFUSALS_PER_MINUTE: Final = 60
 _KEPT_PARAMETERS: Final = ("deployment", "force", "from", "mode")
-_WORDS: Final = {"id": "id", "key": "object_key"}
+_WORDS: Final = {"invocation_id": "id", "deployment": "id", "key": "object_key"}
 _MINUTE_MS: Final = 60_000
 
 logger = logging.getLogger("perdure.audit")

@@ -267,9 +267,7 @@ def _checked_headers(headers: dict[str, str], known: dict[str, str]) -> dict[str
         lower = name.lower()
         if value == MASK and is_secret(lower):
             if lower not in known:
-                raise Malformed(
-                    f"body: additional_headers: {MASK} stands for the value of {name}, which is not known; give it"
-                )
+                raise Invalid(f"additional_headers: {MASK} stands for the value of {name}, which is not known; give it")
             value = known[lower]
         checked[lower] = value
     return checked

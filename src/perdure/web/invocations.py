@@ -235,13 +235,13 @@ class InvocationRoutes:
 
         async def control(request: Request) -> Response:
             body = await read_json(request, BatchRequest, self._size_limit)
+            request.affected = {"invocations": body.invocation_ids}
             ids = [_parsed_in_batch(index, text) for index, text in enumerate(body.invocation_ids)]
             if len(ids) > BATCH_LIMIT:
                 raise Invalid(f"invocation_ids: at most {BATCH_LIMIT} at once, not {len(ids)}")
             deployment = None
             if verb.deployment is not None:
                 deployment = self._repinned(body.deployment or verb.deployment)
-            request.affected = {"invocations": body.invocation_ids}
             answer = BatchAnswer([], [])
             for id, text in zip(ids, body.invocation_ids, strict=True):
                 try:
