@@ -188,6 +188,13 @@ def test_changes_of_state() -> None:
     assert ask(FakeNode(Done(pending=True)), "PATCH", "/services/Counter/state/k", changes, JSON).status == 202
 
 
+def test_a_replacement_of_a_version() -> None:
+    node = FakeNode(Done())
+    body = b'{"object_key": "k", "new_state": {"a": [49]}, "version": "v"}'
+    assert ask(node, "POST", "/services/Counter/state", body, JSON).status == 202
+    assert node.asked == [("change_state", "Counter", "k", {"a": b"1"}, True, "v")]
+
+
 @pytest.mark.parametrize(
     ("body", "headers", "status"),
     [
