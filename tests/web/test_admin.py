@@ -89,6 +89,15 @@ def test_restart_tells_the_new_id() -> None:
         assert ask(FakeNode(), "PATCH", f"/invocations/{ID_TEXT}/restart-as-new?from={wrong}").status == 400
 
 
+def test_the_query_of_a_batch_says_what_it_says_for_one() -> None:
+    node = FakeNode(Done(new_id=ID))
+    body = f'{{"invocation_ids": ["{ID_TEXT}"]}}'.encode()
+    path = "/internal/invocations_batch_operations/restart-as-new?from=3&deployment=keep"
+    reply = ask(node, "POST", path, body, JSON)
+    assert reply.json["succeeded"] == [{"old_invocation_id": ID_TEXT, "new_invocation_id": ID_TEXT}]
+    assert node.asked == [("restart", ID, 4, None)]
+
+
 def test_ids_that_are_none() -> None:
     for method, path in (("PATCH", "/invocations/nonsense/kill"), ("GET", "/invocations/nonsense")):
         reply = ask(FakeNode(), method, path)
