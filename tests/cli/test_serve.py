@@ -113,7 +113,7 @@ def test_errors(server: Served, method: str, path: str, body: bytes, headers: di
     error = json.loads(text)
     assert (found, error["code"], error["source"]) == (status, status, "ingress")
     assert fields["x-restate-error-source"] == "ingress"
-    assert (error["accepted"], error["retryable"]) == (False, status == 500)
+    assert (error["accepted"], error["retryable"]) == (False, False)
 
 
 def test_malformed_json_is_the_handlers_to_refuse(server: Served) -> None:
