@@ -117,7 +117,7 @@ def test_what_is_wrong_is_said_in_one_line(server: Served) -> None:
             (("register", dead), "[META0003]"),
             (("register", "nonsense"), "has to be absolute"),
             (("register", "arn:aws:lambda:eu:1:function:f"), "a version or an alias"),
-            (("describe", "dp_1nothing"), "not found"),
+            (("describe", "dp_1" + "1" * 22), "not found"),
         ):
             done = perdure("deployments", *arguments, "--admin-url", server.admin)
             assert (

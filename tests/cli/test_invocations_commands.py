@@ -103,7 +103,7 @@ def test_services_are_listed_and_described(operator: Operator) -> None:
     listed = operator.ok("services", "list").splitlines()
     assert [line.split()[0] for line in listed] == ["NAME", "Hire", "Ops", "Room"]
     described = operator.ok("services", "describe", "Room")
-    assert "ty: VirtualObject\n" in described and "occupy   Exclusive  yes     application/json" in described
+    assert "ty: VirtualObject\n" in described and "occupy   Exclusive  yes     JSON number" in described
     assert operator.json("services", "describe", "Hire")["ty"] == "Workflow"
     assert "not found" in operator.refused(3, "services", "describe", "Nobody")
     away = perdure("services", "list", "--admin-url", "http://127.0.0.1:9")

@@ -81,6 +81,7 @@ DEPLOYMENTS = [
     Case("POST", "/deployments", 422, "text", {"uri": ""}),
     Case("POST", "/deployments", 400, "error", {"uri": "x"}),
     Case("POST", "/deployments", 400, "error", {"uri": "/x"}),
+    Case("POST", "/deployments", 422, "text", {"uri": "no uri"}),
     Case("POST", "/deployments", 422, "text", {"uri": "http://"}),
     Case("POST", "/deployments", 422, "text", {"uri": "http://a b"}),
     Case("POST", "/deployments", 422, "text", {"uri": "http://127.0.0.1:1", "force": "yes"}),

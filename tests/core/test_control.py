@@ -20,6 +20,7 @@ from perdure.model.actions import (
 )
 from perdure.model.ids import CANCEL_SIGNAL
 from perdure.model.invocation import Completed, Invoked, Paused, Retention
+from perdure.model.state import state_version
 from tests.core.invariants import check
 from tests.core.world import AT, KEPT, TOKEN, World, text, value
 
@@ -143,6 +144,8 @@ MATRIX = {
     },
     "restart": {
         **{place: f"409 {place}" for place in PLACES},
+        "Scheduled": "425 Scheduled",
+        "Inboxed": "425 Inboxed",
         "Completed": "done Completed +",
         "unknown": "404 unknown",
     },
@@ -500,6 +503,27 @@ def test_state_is_changed_and_read_from_outside() -> None:
     world.apply(c.ChangeState(AT, "counter", "k", {"d": None}))
     assert not world.actions and state(world) == {}
     assert not world.rows(STATE)
+
+
+def test_a_change_of_another_version_is_dropped() -> None:
+    world = World()
+    empty = state_version({})
+    assert change(world, {"a": b"1"}, version=empty) == Done()
+    assert change(world, {"a": b"2"}, replace=True, version=empty) == Done()
+    assert state(world) == {"a": b"1"}
+    assert change(world, {"b": b"2"}, version=state_version({"a": b"1"})) == Done()
+    assert state(world) == {"a": b"1", "b": b"2"}
+
+
+def test_the_version_is_that_of_the_turn() -> None:
+    """What a handler changes in the meantime counts, not what was there when the change was asked for."""
+    for written, changed in ((b"1", {"n": b"1"}), (b"9", {"n": b"5"})):
+        world = World()
+        holder = world.invoke("counter/k/add")
+        assert change(world, {"n": b"5"}, version=state_version({"n": b"9"})) == Done(pending=True)
+        world.append(holder, e.SetState("n", written))
+        world.end(holder)
+        assert state(world) == changed
 
 
 # ---- signals ---------------------------------------------------------------------------------------------------------

@@ -138,9 +138,15 @@ class FakeNode:
         return await self._respond("state", service, key)  # type: ignore[no-any-return]
 
     async def change_state(
-        self, service: str, key: str, changes: dict[str, bytes | None], replace: bool = False
+        self,
+        service: str,
+        key: str,
+        changes: dict[str, bytes | None],
+        replace: bool = False,
+        version: str | None = None,
     ) -> Done:
-        return await self._respond("change_state", service, key, changes, replace)  # type: ignore[no-any-return]
+        asked = (service, key, changes, replace, *([] if version is None else [version]))
+        return await self._respond("change_state", *asked)  # type: ignore[no-any-return]
 
     def invocation_id(self, target: Target, idempotency_key: str | None) -> InvocationId:
         if target.kind is HandlerKind.WORKFLOW:

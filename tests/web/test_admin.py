@@ -89,6 +89,15 @@ def test_restart_tells_the_new_id() -> None:
         assert ask(FakeNode(), "PATCH", f"/invocations/{ID_TEXT}/restart-as-new?from={wrong}").status == 400
 
 
+def test_the_query_of_a_batch_says_what_it_says_for_one() -> None:
+    node = FakeNode(Done(new_id=ID))
+    body = f'{{"invocation_ids": ["{ID_TEXT}"]}}'.encode()
+    path = "/internal/invocations_batch_operations/restart-as-new?from=3&deployment=keep"
+    reply = ask(node, "POST", path, body, JSON)
+    assert reply.json["succeeded"] == [{"old_invocation_id": ID_TEXT, "new_invocation_id": ID_TEXT}]
+    assert node.asked == [("restart", ID, 4, None)]
+
+
 def test_ids_that_are_none() -> None:
     for method, path in (("PATCH", "/invocations/nonsense/kill"), ("GET", "/invocations/nonsense")):
         reply = ask(FakeNode(), method, path)
@@ -193,6 +202,13 @@ def test_changes_of_state() -> None:
         ("change_state", "Counter", "k", {}, True),
     ]
     assert ask(FakeNode(Done(pending=True)), "PATCH", "/services/Counter/state/k", changes, JSON).status == 202
+
+
+def test_a_replacement_of_a_version() -> None:
+    node = FakeNode(Done())
+    body = b'{"object_key": "k", "new_state": {"a": [49]}, "version": "v"}'
+    assert ask(node, "POST", "/services/Counter/state", body, JSON).status == 202
+    assert node.asked == [("change_state", "Counter", "k", {"a": b"1"}, True, "v")]
 
 
 @pytest.mark.parametrize(

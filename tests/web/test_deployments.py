@@ -159,6 +159,7 @@ BAD_BODIES: list[tuple[Any, int]] = [
     ({"uri": "one:9080"}, 400),
     ({"uri": "/path"}, 400),
     ({"uri": ""}, 422),
+    ({"uri": "no uri"}, 422),
     ({"uri": "ftp://one"}, 422),
     ({"uri": "http://"}, 422),
     ({"uri": "http://one:port"}, 422),

@@ -204,5 +204,7 @@ def reason(answer: Reply) -> str:
         code, message = facts.get("restate_code"), facts["message"]
     except (msgspec.DecodeError, KeyError, AttributeError, TypeError):
         text = answer.content[:300].decode(errors="replace")
+        if answer.headers.get("content-type", "").startswith("text/plain") and answer.status in (400, 415, 422):
+            return one_line(text)  # refused before it was understood what is asked for
         return f"the server answered with status {answer.status} {text}".rstrip()
     return f"[{code}] {message}" if code else str(message)

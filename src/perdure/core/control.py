@@ -301,6 +301,6 @@ def read_state(turn: Turn, command: ReadState) -> None:
 
 def change_state(turn: Turn, command: ChangeState) -> None:
     """Edit an object's state from outside, in its turn among the object's exclusive invocations."""
-    change = StateChange(command.changes, command.replace)
+    change = StateChange(command.changes, command.replace, command.version)
     now = inbox.change_state(turn, command.service, command.key, change)
     _reply(turn, command.token, Done(pending=not now))

@@ -3,6 +3,7 @@
 from perdure.core.tables import INBOX, INVOCATION, LOCK, STATE, InvocationItem, Lock, StateChange
 from perdure.core.turn import Turn
 from perdure.model.invocation import Target
+from perdure.model.state import state_version
 
 __all__ = ["acquire", "change_state", "holder", "leave", "place", "release"]
 
@@ -81,6 +82,10 @@ def change_state(turn: Turn, service: str, key: str, change: StateChange) -> boo
 
 
 def _apply(turn: Turn, service: str, key: str, change: StateChange) -> None:
+    if change.version is not None:
+        current = {at[2]: value for at, value in turn.tables.scan(STATE, (service, key))}
+        if state_version(current) != change.version:
+            return
     if change.replace:
         turn.tables.drop(STATE, (service, key))
     for name, value in change.changes.items():

@@ -62,10 +62,14 @@ class Table(Generic[V]):
 
 
 class StateChange(msgspec.Struct, frozen=True, tag=True, tag_field="_"):
-    """A change of an object's state that waits in the object's inbox for its turn."""
+    """A change of an object's state that waits in the object's inbox for its turn.
+
+    It is dropped if the state is not of `version` then; None: whatever it is.
+    """
 
     changes: dict[str, bytes | None]
     replace: bool = False
+    version: str | None = None
 
 
 class Lock(msgspec.Struct, frozen=True):

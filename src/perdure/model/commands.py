@@ -270,7 +270,8 @@ class ReadState(_Struct, frozen=True):
 class ChangeState(_Struct, frozen=True):
     """Set (bytes) or clear (None) keys of an object from outside, as though by an exclusive handler: in its turn.
 
-    `replace` clears every key that is not named.
+    `replace` clears every key that is not named. If the state's `state_version` is not `version` by then, the change is
+    dropped.
     """
 
     at: int
@@ -279,6 +280,7 @@ class ChangeState(_Struct, frozen=True):
     changes: dict[str, bytes | None]
     replace: bool = False
     token: int | None = None
+    version: str | None = None
 
 
 class PutDeployment(_Struct, frozen=True):

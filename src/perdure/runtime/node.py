@@ -463,11 +463,19 @@ class Node:
         return dict(answer.values)
 
     async def change_state(
-        self, service: str, key: str, changes: dict[str, bytes | None], replace: bool = False
+        self,
+        service: str,
+        key: str,
+        changes: dict[str, bytes | None],
+        replace: bool = False,
+        version: str | None = None,
     ) -> a.Done:
-        """Set (bytes) or clear (None) keys of an object's state, in turn with its exclusive invocations."""
+        """Set (bytes) or clear (None) keys of an object's state, in turn with its exclusive invocations.
+
+        The change is dropped if the state's `state_version` is not `version` when its turn comes.
+        """
         check_storable("key", (service, key, *changes))
         owner = ids.partition_key_of(key) + bytes(16)
         return await self._ask(  # type: ignore[no-any-return]
-            owner, lambda token: c.ChangeState(self.clock.now_ms(), service, key, changes, replace, token)
+            owner, lambda token: c.ChangeState(self.clock.now_ms(), service, key, changes, replace, token, version)
         )

@@ -16,6 +16,7 @@ from perdure.model.entries import Entry
 from perdure.model.ids import CANCEL_SIGNAL, format_invocation_id, parse_invocation_id
 from perdure.model.invocation import Completed, Inboxed, Invocation, Invoked, Paused, Scheduled, Suspended, Target
 from perdure.model.services import HandlerKind
+from perdure.model.state import state_version
 from perdure.testing.invariants import check, journal_of
 
 __all__ = ["Known", "Ledger", "WatchedTables", "Write"]
@@ -618,10 +619,14 @@ class StateFollowsJournals(Checker):
 
     def _changed(self, write: Write) -> None:
         if isinstance(write.command, c.ChangeState):  # nobody held the object, so it was changed at once
-            self._change(write.key[:2], StateChange(write.command.changes, write.command.replace))
+            self._change(
+                write.key[:2], StateChange(write.command.changes, write.command.replace, write.command.version)
+            )
 
     def _change(self, owner: Key, change: StateChange) -> None:
         state = self._of(owner)
+        if change.version is not None and state_version(state) != change.version:
+            return
         if change.replace:
             state.clear()
         for name, value in change.changes.items():

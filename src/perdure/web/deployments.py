@@ -240,6 +240,8 @@ def _endpoint(
         return LambdaEndpoint(arn, role)
     if uri is None:
         return None
+    if not (uri.isascii() and uri.isprintable()) or " " in uri:  # the parser passes over some of them
+        raise Malformed(f"body: uri: {uri!r} has characters that have to be percent-encoded")
     if uri and "://" not in uri[1:]:
         raise Invalid(f"uri: {uri!r} has to be absolute, http:// or https://")
     try:
@@ -249,8 +251,6 @@ def _endpoint(
         valid = False
     if not valid:
         raise Malformed(f"body: uri: {uri!r} has to be absolute, http:// or https://, with a host")
-    if not (uri.isascii() and uri.isprintable()) or " " in uri:  # the parser passes over some of them
-        raise Malformed(f"body: uri: {uri!r} has characters that have to be percent-encoded")
     if parsed.query or parsed.fragment or parsed.username or parsed.password:
         raise Invalid("uri: no query, fragment, user or password may be in it; put secrets into additional_headers")
     return HttpEndpoint(uri.rstrip("/"), "1.1" if http_11 else "2")

@@ -14,7 +14,7 @@ from perdure.model import invocation as states
 from perdure.model.actions import Description, Done, Refused
 from perdure.model.entries import Entry
 from perdure.model.headers import masked
-from perdure.model.ids import InvocationId, format_invocation_id, parse_deployment_id, parse_invocation_id
+from perdure.model.ids import InvocationId, format_invocation_id, parse_invocation_id
 from perdure.model.keys import Role
 from perdure.web.http import Malformed, Request, Response, Router, Unreadable, format_time_ns, json_response, read_json
 from perdure.web.operations import BODY_ERRORS, Operation, Parameter
@@ -231,7 +231,7 @@ class InvocationRoutes:
         return Response(202, [])
 
     def _batch(self, verb: _Verb) -> Callable[..., Awaitable[Response]]:
-        """The same for many invocations, one after the other."""
+        """The same for many invocations, one after the other; the query may say what it says for one."""
 
         async def control(request: Request) -> Response:
             body = await read_json(request, BatchRequest, self._size_limit)
@@ -241,11 +241,12 @@ class InvocationRoutes:
                 raise Invalid(f"invocation_ids: at most {BATCH_LIMIT} at once, not {len(ids)}")
             deployment = None
             if verb.deployment is not None:
-                deployment = self._repinned(body.deployment or verb.deployment)
+                deployment = self._repinned(body.deployment or request.parameter("deployment") or verb.deployment)
+            keep = _first_entry(request) + 1 if verb.restarts else 1
             answer = BatchAnswer([], [])
             for id, text in zip(ids, body.invocation_ids, strict=True):
                 try:
-                    outcome = await verb.act(id, deployment, 1)
+                    outcome = await verb.act(id, deployment, keep)
                 except RequestError as error:  # what is done to the others stays done
                     outcome = Refused(error.status, error.message)
                 if isinstance(outcome, Refused):
@@ -264,12 +265,8 @@ class InvocationRoutes:
             return None
         if wanted.lower() == "latest":
             return ""
-        try:
-            parse_deployment_id(wanted)
-        except Invalid as error:
-            raise Invalid(f"deployment: {error.message}; or latest, or keep") from None
         if self._node.registry.deployment(wanted) is None:
-            raise Invalid(f"deployment {wanted!r} not found")
+            raise Invalid(f"deployment {wanted!r} not found: it has to be keep, latest, or the id of one")
         return wanted
 
     async def _describe(self, request: Request, invocation_id: str) -> Response:

@@ -6,7 +6,7 @@ generated from one work with the other. Handlers' JSON Schemas are embedded as t
 
 from typing import Any, Final
 
-from perdure.model.services import HandlerInfo, HandlerKind, ServiceInfo
+from perdure.model.services import HandlerInfo, HandlerKind, ServiceInfo, ServiceKind
 
 __all__ = ["service_openapi"]
 
@@ -108,8 +108,8 @@ def _add_handler(paths: dict[str, Any], schemas: dict[str, Any], info: ServiceIn
     name, key = handler.name, "{key}/" if info.keyed else ""
     target = f"{info.name}/{key}{name}"
     keys = [_parameter("key")] if info.keyed else []
-    is_run = handler.kind is HandlerKind.WORKFLOW
-    calling = keys if is_run else [*keys, _parameter("idempotencyKeyHeader")]
+    in_workflow = info.kind is ServiceKind.WORKFLOW
+    calling = keys if in_workflow else [*keys, _parameter("idempotencyKeyHeader")]
     request = _request(schemas, handler)
     result = _result(schemas, handler)
     failed = {"default": _response("GenericError")}
@@ -134,8 +134,10 @@ def _add_handler(paths: dict[str, Any], schemas: dict[str, Any], info: ServiceIn
             "responses": {"202": _response("Send"), **failed},
         }
     }
+    if in_workflow and handler.kind is not HandlerKind.WORKFLOW:
+        return  # what is found again is the run
     base, looking = f"/restate/invocation/{target}/{{idempotencyKey}}", [*keys, _parameter("idempotencyKeyPath")]
-    if is_run:
+    if in_workflow:
         base, looking = f"/restate/workflow/{info.name}/{{key}}", keys
     for verb, tag in (("attach", "Attach"), ("output", "Get Output")):
         answers = {"200": result, "404": _response("InvocationNotFoundError"), **failed}

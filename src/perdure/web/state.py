@@ -8,9 +8,6 @@
   is done, 202 when it is stored and waits.
 """
 
-import base64
-import hashlib
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -23,7 +20,7 @@ from perdure.web.operations import BODY_ERRORS, Operation
 if TYPE_CHECKING:
     from perdure.runtime.node import Node
 
-__all__ = ["StateRoutes", "state_version"]
+__all__ = ["StateRoutes"]
 
 _Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
 
@@ -73,12 +70,8 @@ class StateRoutes:
         request.affected = {"object_key": body.object_key}
         if self._node.registry.service(service) is not None or body.new_state:
             self._check_keyed(service)
-        if body.version is not None:
-            current = await self._node.state(service, body.object_key)
-            if state_version(current) != body.version:
-                return Response(202, [])  # the answer is the same: the change is dropped
         changes: dict[str, bytes | None] = {name: bytes(value) for name, value in body.new_state.items()}
-        await self._node.change_state(service, body.object_key, changes, replace=True)
+        await self._node.change_state(service, body.object_key, changes, replace=True, version=body.version)
         return Response(202, [])
 
     async def _change(self, request: Request, service: str, key: str) -> Response:
@@ -93,11 +86,3 @@ class StateRoutes:
             raise NotFound(f"service {name!r} not found")
         if not service.keyed:
             raise Invalid(f"{name} is a service: only virtual objects and workflows have state")
-
-
-def state_version(state: Mapping[str, bytes]) -> str:
-    """What names the content of an object's state: a digest of its sorted pairs, as restate-server makes it."""
-    digest = hashlib.sha256()
-    for index, (name, value) in enumerate(sorted(state.items())):
-        digest.update(index.to_bytes(8, "big") + b"\1" + name.encode() + b"\2" + value + b"\3")
-    return base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode()
