@@ -25,7 +25,14 @@ __all__ = ["FILE", "Found", "Setting", "Source", "masked", "nearest", "read", "s
 FILE: Final = "perdure.toml"
 """What is read if it is in the working directory."""
 PREFIX: Final = "PERDURE_"
-OTHER_VARIABLES: Final = ("PERDURE_CONFIG", "PERDURE_ADMIN_URL", "PERDURE_INGRESS_URL", "PERDURE_API_KEY")
+OTHER_VARIABLES: Final = (
+    "PERDURE_CONFIG",
+    "PERDURE_ADMIN_URL",
+    "PERDURE_INGRESS_URL",
+    "PERDURE_API_KEY",
+    "PERDURE_API_KEY_FILE",
+    "PERDURE_CA_FILE",
+)
 """Variables that are no settings of a server: the commands that ask one read them."""
 MASK: Final = "********"
 

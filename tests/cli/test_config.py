@@ -149,7 +149,7 @@ def test_the_file_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.M
 def test_variables_that_are_no_settings() -> None:
     with pytest.raises(Invalid, match="PERDURE_API_TOKENS: there is no such setting; the nearest is PERDURE_API_TOKEN"):
         every({"PERDURE_API_TOKENS": "x"})
-    with pytest.raises(Invalid, match="PERDURE_INGRES_PORT: .* nearest is PERDURE_INGRESS_PORT"):
+    with pytest.raises(Invalid, match=r"PERDURE_INGRES_PORT: .* nearest is PERDURE_INGRESS_PORT"):
         Config.load({}, {"PERDURE_INGRES_PORT": "1"})
     others = {"PERDURE_ADMIN_URL": "x", "PERDURE_API_KEY": "x", "PERDURE_CONFIG": "", "HOME": "/"}
     kubernetes = {
