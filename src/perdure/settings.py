@@ -42,9 +42,11 @@ _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 _BINARY: Final = {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
 _BYTES: Final = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, **_BINARY}
 _USERINFO: Final = re.compile(r"(\w+://)([^/@\s]+)@")
-_KUBERNETES: Final = re.compile(  # what it tells every container about a Service that is called perdure, or perdure-...
-    r"PERDURE(_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
+# What Kubernetes tells every container about a Service that is called perdure, or perdure-admin.
+_KUBERNETES: Final = re.compile(
+    r"PERDURE(_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
 )
+_KUBERNETES_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://[^/]+:\d+")  # the value of a PERDURE_ADMIN_PORT of its
 
 C = TypeVar("C", bound=msgspec.Struct)
 
@@ -228,7 +230,7 @@ def _line(text: str, key: str) -> int:
 def _from_environment(environ: Mapping[str, str], settings: Mapping[str, Setting]) -> Iterable[tuple[str, Any, Source]]:
     for setting in settings.values():
         text = environ.get(setting.variable)
-        if text and not (text.startswith("tcp://") and _KUBERNETES.fullmatch(setting.variable)):
+        if text and not _is_of_kubernetes(setting.variable, text):
             yield setting.name, text, Source("environment", setting.variable)
 
 
@@ -240,13 +242,19 @@ def _unknown_variables(environ: Mapping[str, str], settings: Mapping[str, Settin
     known = [*(each.variable for each in settings.values()), *OTHER_VARIABLES]
     warnings = []
     for name in sorted(environ):
-        if not name.startswith(PREFIX) or name in known or _KUBERNETES.fullmatch(name):
+        if not name.startswith(PREFIX) or name in known or _is_of_kubernetes(name, environ[name]):
             continue
         hint = nearest(name, known, 0.85)
         if hint:
             raise Invalid(f"environment variable {name}: there is no such setting; the nearest is {hint}")
         warnings.append(f"environment variable {name} is not a setting, and has no effect")
     return warnings
+
+
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    if name.endswith("_PORT") and _KUBERNETES_ADDRESS.fullmatch(value):
+        return True
+    return _KUBERNETES.fullmatch(name) is not None
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:

@@ -153,8 +153,14 @@ def test_the_file_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.M
 def test_variables_that_are_no_settings() -> None:
     with pytest.raises(Invalid, match="PERDURE_API_TOKENS: there is no such setting; the nearest is PERDURE_API_TOKEN"):
         every({"PERDURE_API_TOKENS": "x"})
+    with pytest.raises(Invalid, match=r"PERDURE_INGRES_PORT: .* nearest is PERDURE_INGRESS_PORT"):
+        Config.load({}, {"PERDURE_INGRES_PORT": "1"})
     others = {"PERDURE_ADMIN_URL": "x", "PERDURE_API_KEY": "x", "PERDURE_CONFIG": "", "HOME": "/"}
-    kubernetes = {"PERDURE_SERVICE_HOST": "10.0.0.1", "PERDURE_ADMIN_PORT": "tcp://10.0.0.1:9070"}
+    kubernetes = {
+        "PERDURE_SERVICE_HOST": "10.0.0.1",
+        "PERDURE_ADMIN_PORT": "tcp://10.0.0.1:9070",
+        "PERDURE_PORT": "tcp://10.0.0.1:8080",
+    }
     kubernetes |= {"PERDURE_PORT_9070_TCP_ADDR": "10.0.0.1", "PERDURE_SERVICE_PORT_ADMIN": "9070"}
     assert read(Every, {}, others | kubernetes).warnings == []
     assert Config.load({}, kubernetes) == Config(), "a Service called perdure-admin is no setting either"

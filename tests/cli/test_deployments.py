@@ -143,3 +143,14 @@ def test_the_key_is_made_once_and_checked_by_the_endpoint(tmp_path: Path) -> Non
         with serving(tmp_path / "other", app="") as other:
             done = perdure("deployments", "register", url, "--admin-url", other.admin)
             assert done.returncode == 1 and "status 401" in done.stderr and "perdure identity show" in done.stderr
+
+
+def test_options_of_a_service_elsewhere_are_changed(server: Served, url: str) -> None:
+    ask(server, "deployments", "register", url, "--force")
+    told = ask(server, "services", "configure", "Counter", "--private", "--inactivity-timeout", "1m 30s")
+    assert told == "Counter: public is False\nCounter: inactivity_timeout is 1m 30s\n"
+    assert json.loads(ask(server, "services", "describe", "Counter", "--json"))["public"] is False
+    assert json.loads(ask(server, "services", "configure", "Counter", "--public", "--json"))["public"] is True
+    for code, arguments in ((2, ()), (1, ("--abort-timeout", "soon")), (1, ("--workflow-retention", "1d"))):
+        done = perdure("services", "configure", "Counter", *arguments, "--admin-url", server.admin)
+        assert done.returncode == code, done.stderr

@@ -101,7 +101,7 @@ def test_an_invocation_is_watched_until_it_stops(operator: Operator) -> None:
 
 def test_services_are_listed_and_described(operator: Operator) -> None:
     listed = operator.ok("services", "list").splitlines()
-    assert [line.split()[0] for line in listed] == ["NAME", "Hire", "Ops", "Room"]
+    assert [line.split()[0] for line in listed] == ["NAME", "Desk", "Hire", "Ops", "Room"]
     described = operator.ok("services", "describe", "Room")
     assert "ty: VirtualObject\n" in described and "occupy   Exclusive  yes     JSON number" in described
     assert operator.json("services", "describe", "Hire")["ty"] == "Workflow"

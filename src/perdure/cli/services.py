@@ -70,3 +70,40 @@ def describe(
         for each in handlers
     ]
     show_table(columns, rows)
+
+
+Duration = Annotated[str | None, typer.Option(metavar="DURATION", help="10s, 1h 30m, 7 days.")]
+
+
+@app.command("configure")
+def configure(
+    name: ServiceName,
+    public: Annotated[
+        bool | None, typer.Option("--public/--private", help="Whether the ingress lets it be called.")
+    ] = None,
+    inactivity_timeout: Duration = None,
+    abort_timeout: Duration = None,
+    journal_retention: Duration = None,
+    idempotency_retention: Duration = None,
+    workflow_retention: Duration = None,
+    admin_url: AdminUrl = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Change options of a service that is served elsewhere, until its deployment is registered again."""
+    changes = {
+        "public": public,
+        "inactivity_timeout": inactivity_timeout,
+        "abort_timeout": abort_timeout,
+        "journal_retention": journal_retention,
+        "idempotency_retention": idempotency_retention,
+        "workflow_completion_retention": workflow_retention,
+    }
+    given = {option: value for option, value in changes.items() if value is not None}
+    if not given:
+        raise typer.BadParameter("say what is to change, such as --inactivity-timeout 10s")
+    found = ask(admin_url, "PATCH", f"/services/{segment(name)}", given)
+    if as_json:
+        show_json(found)
+        return
+    for option in given:
+        typer.echo(f"{name}: {option} is {found[option]}")
