@@ -13,12 +13,13 @@ MAY_IMPORT: dict[str, set[str]] = {  # package (or top-level module) -> what it 
     "model": {"errors"},
     "core": {"errors", "model"},
     "protocol": {"errors", "model"},
-    "storage": {"errors", "model", "core", "protocol"},
+    "telemetry": {"errors", "model"},
+    "storage": {"errors", "model", "core", "protocol", "telemetry"},
     "transports": {"errors", "model", "protocol"},
     "sdk": {"errors", "model", "protocol"},
-    "runtime": {"errors", "model", "core", "protocol", "storage", "transports"},
+    "runtime": {"errors", "model", "core", "protocol", "storage", "transports", "telemetry"},
     "sql": {"errors", "model", "core", "protocol"},
-    "web": {"errors", "model", "runtime", "sql"},
+    "web": {"errors", "model", "runtime", "sql", "telemetry"},
     "config": {"errors"},
 }
 COMPOSITION = {"__init__", "__main__", "assembly", "cli", "embedded", "server", "testing"}  # may import anything

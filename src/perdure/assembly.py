@@ -162,7 +162,7 @@ def assemble(
         node.remote.congested = lambda: node.congested
     if lag_threshold is not None:
         loop = host.loop
-        node.watchdog = Watchdog(loop, lambda: _who_runs(loop), lag_threshold)
+        node.watchdog = Watchdog(loop, lambda: _who_runs(loop), lag_threshold, node.metrics.loop_lag.observe)
         node.watchdog.start()
     return node
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from perdure.runtime.identity import Identity
 from perdure.sdk.app import App
 from perdure.sql.pool import Queries
 from perdure.storage.base import Storage
+from perdure.storage.census import census
 from perdure.transports.asgi import AsgiApp
 from perdure.web.admin import Admin
 from perdure.web.ingress import Ingress
@@ -45,6 +47,7 @@ class Server:
         self.stopping = asyncio.Event()
         """Set when it has been asked to stop, or has to."""
         self._queries: Queries | None = None
+        self._counting: asyncio.Task[None] | None = None
         self.ingress: Listener | None = None
         self.admin: Listener | None = None
 
@@ -68,12 +71,21 @@ class Server:
         try:
             self._listen(node, stores)
             await self._serve_asgi_apps(node)
+            counts = [census(store) for store in stores]
+            self._counting = asyncio.create_task(self._count(node, counts), name="counts invocations")
             await node.start()
         except BaseException:
             self._close_listeners()
             node.close()
             raise
         self._node = node
+
+    async def _count(self, node: LocalNode, counts: list[Callable[[], dict[str, int]]]) -> None:
+        """A million invocations take a second to count, in a thread; nobody waits for it."""
+        total: Counter[str] = Counter()
+        for count in counts:
+            total.update(await asyncio.to_thread(count))
+        node.metrics.statuses = dict(total)
 
     def _reach(self) -> Reach:
         config = self._config
@@ -112,7 +124,10 @@ class Server:
         """From here on `/health` answers, with 503 until the node is ready."""
         config = self._config
         ingress = Ingress(
-            node, request_size_limit=config.request_size_limit, concurrency_limit=config.concurrency_limit
+            node,
+            request_size_limit=config.request_size_limit,
+            concurrency_limit=config.concurrency_limit,
+            metrics=node.metrics,
         )
         self.ingress = Listener(ingress, config.host, config.ingress_port)
         self._queries = queries_of(node, stores)
@@ -146,6 +161,8 @@ class Server:
         self._close_listeners()
         drain = self._config.drain_seconds if self.failure is None else 0.0
         await self._drained(drain)
+        if self._counting is not None:
+            await asyncio.wait([self._counting])
         if self._queries is not None:
             await self._queries.close()  # they read the stores
         if self._node is not None:

@@ -221,6 +221,7 @@ def restart(turn: Turn, invocation: Invocation, command: Restart) -> Done | Refu
         deployment=invocation.deployment if command.deployment is None else command.deployment or None,
         protocol_version=invocation.protocol_version if command.keep > 1 or command.deployment is None else 0,
     )
+    turn.tables.statuses[Scheduled] += 1
     lifecycle.begin(turn, fresh)
     return Done(new_id=command.new_id)
 

@@ -112,6 +112,7 @@ class Invoked(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_fie
     """Runs, or waits until `retry_at` to run again after `failures` failed attempts that its policy counts.
 
     `fruitless` counts all attempts since the journal last grew: what a handler elsewhere bases its steps' policies on.
+    `seen` is how many notifications an earlier attempt is known to have been given, and to have come to rest after.
     """
 
     failures: int = 0
@@ -119,17 +120,19 @@ class Invoked(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_fie
     failure: AttemptFailure | None = None
     step_attempts: dict[int, int] = {}
     fruitless: int = 0
+    seen: int | None = None
 
 
 class Suspended(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_field="_"):
     """Nothing of it is in memory until what it waits for has come.
 
-    Where that is a combination, `seen` says how many notifications had been given to it: later ones count.
+    `seen` says how many notifications had been given to it (None: nobody counted). Where it waits for a combination,
+    later ones count.
     """
 
     since: int
     waiting: Waiting
-    seen: int = 0
+    seen: int | None = None
 
 
 class Paused(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_field="_"):

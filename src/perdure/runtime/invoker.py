@@ -7,14 +7,25 @@ suspend, those idle longest first, so a thousand handlers that sleep do not keep
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, Protocol
 
 from perdure.model import entries as e
 from perdure.model.actions import ReplayedJournal, StartAttempt
-from perdure.model.commands import Append, AppendCall, Fail, Invoke, Load, PartitionCommand, Pin, Propose
+from perdure.model.commands import (
+    Append,
+    AppendCall,
+    End,
+    Fail,
+    Invoke,
+    Load,
+    PartitionCommand,
+    Pin,
+    Propose,
+    Suspend,
+)
 from perdure.model.deployments import Deployment
 from perdure.model.ids import random_seed
 from perdure.model.invocation import AttemptFailure, Invocation, Invoked
@@ -24,6 +35,7 @@ from perdure.protocol.attempt import Attempt
 from perdure.protocol.control import AwaitingOn, Error, FromHandler, Start, StepFailed, Suspension
 from perdure.runtime.clock import Clock, TimerHandle
 from perdure.runtime.registry import Registry, Route
+from perdure.telemetry.metrics import HandlerMetrics, Metrics
 from perdure.transports.base import Duplex, Transport
 from perdure.transports.remote import Remote
 
@@ -51,7 +63,7 @@ class Lane:
 
 class Live:
     """One attempt that runs now, since `since`. `pin` is the version under which its deployment is still to be pinned;
-    0: it is."""
+    0: it is. `steps` are those without a result: name, and since when."""
 
     __slots__ = (
         "attempt",
@@ -61,9 +73,11 @@ class Live:
         "invocation",
         "key",
         "lane",
+        "numbers",
         "pin",
         "route",
         "since",
+        "steps",
         "submit",
     )
 
@@ -76,6 +90,7 @@ class Live:
         attempt: Attempt,
         submit: Callable[[PartitionCommand], None],
         since: int,
+        numbers: HandlerMetrics,
     ) -> None:
         self.key = key
         self.submit = submit
@@ -88,6 +103,8 @@ class Live:
         self.attempt = attempt
         self.duplex: Duplex | None = None
         self.idle_timer: TimerHandle | None = None
+        self.numbers = numbers
+        self.steps: dict[int, tuple[str, int]] = {}
 
 
 class Running(NamedTuple):
@@ -126,7 +143,9 @@ class Invoker:
         remote: Remote | None = None,
         remote_limit: int = REMOTE_LIMIT,
         newest_version: int = versions.USUAL,
+        metrics: Metrics | None = None,
     ) -> None:
+        self.metrics = metrics or Metrics()
         self._environment = environment
         self._loop = asyncio.get_running_loop()
         self._registry = registry
@@ -155,6 +174,15 @@ class Invoker:
             stored = deployment is not None and deployment.stored
             found.append(Running(live.invocation.id, live.since, deployment.id if deployment and stored else None))
         return found
+
+    @property
+    def live_elsewhere(self) -> int:
+        """How many attempts run on deployments."""
+        return self._elsewhere.live
+
+    def live_by_handler(self) -> dict[tuple[str, str], int]:
+        """How many attempts run of each handler, by service and name; not of those of which none does."""
+        return Counter((live.info.service, live.info.name) for live in self._live.values())
 
     @property
     def waiting(self) -> int:
@@ -207,7 +235,9 @@ class Invoker:
             lambda entry, at: environment.address(entry, invocation.id, at),
         )
         now = environment.clock.now_ms()
-        live = Live(key, invocation, route, lane, attempt, environment.submitter(key[0]), now)
+        numbers = self.metrics.handler(target.service, target.handler)
+        numbers.started += 1
+        live = Live(key, invocation, route, lane, attempt, environment.submitter(key[0]), now, numbers)
         self._live[key] = live
         lane.live += 1
         if journal is None:
@@ -247,6 +277,8 @@ class Invoker:
             live.info.retry_policy,
             max(0, self._environment.clock.now_ms() - journal.grown_at) if status.fruitless and journal.grown_at else 0,
         )
+        if len(journal.entries) > 1:
+            live.steps = _unfinished(journal.entries, live.since)
         for entry in reversed(journal.entries):
             if isinstance(entry, e.Output):  # an earlier attempt was cut off between its output and its end
                 live.attempt.output = entry.result
@@ -288,6 +320,7 @@ class Invoker:
         at = self._environment.clock.now_ms()
         failure = AttemptFailure(f"[{code}] {problem}", 500, at, restate_code=code)
         live.submit(live.attempt.fail(failure, at, self._environment.chance()))
+        live.numbers.failed += 1
         self._gone(live)
 
     def loaded(self, partition: int, action: StartAttempt) -> bool:
@@ -316,6 +349,7 @@ class Invoker:
         """A bug of the other end. It ends this attempt; what else is to be done does not suffer."""
         target, attempt, environment = live.invocation.target, live.attempt, self._environment
         _log.error("%s: attempt %d broke: %r", target, live.invocation.attempts, error, exc_info=error)
+        live.numbers.failed += 1
         if not attempt.ended:
             at = environment.clock.now_ms()
             live.submit(
@@ -335,6 +369,7 @@ class Invoker:
         live = self._live.get(key)
         if live is not None:
             live.attempt.ended = True
+            live.numbers.aborted += 1
             if live.duplex is not None:
                 live.duplex.abort()
             self._gone(live)
@@ -345,16 +380,26 @@ class Invoker:
             return  # it was refused and will hear of it, or is gone
         if live.route.deployment is not None and live.key in self._idle and type(message) is not AwaitingOn:
             self._no_longer_idle(live)  # elsewhere it may have been silent only
-        command = attempt.receive(message, environment.clock.now_ms(), environment.chance())
+        at = environment.clock.now_ms()
+        command = attempt.receive(message, at, environment.chance())
+        made = type(command)
         if command is not None:
-            if live.pin and type(command) in WRITES:
+            if live.pin and made in WRITES:
                 self._pin(live)
             live.submit(command)
-        if type(command) is Fail and type(message) is not Error:
+        if made is Append:
+            if type(message) is e.Run:
+                live.steps[message.completion_id] = (message.name, at)
+        elif type(command) is Propose:
+            begun = live.steps.pop(command.completion_id, None)
+            if begun is not None:
+                live.numbers.step(begun[0], at - begun[1])
+        elif type(command) is Fail and type(message) is not Error:
             self._refuse(live, command)
         elif type(message) in PROGRESS:
             self._watch(live, message)
         if attempt.ended:
+            _count_end(live.numbers, made)
             self._gone(live)
 
     def _pin(self, live: Live) -> None:
@@ -378,6 +423,7 @@ class Invoker:
         if isinstance(message, AwaitingOn):
             self._became_idle(live)
         elif isinstance(message, StepFailed):
+            live.numbers.step_failures += 1
             _log.warning("%s: a step failed and is tried again: %s", invocation.target, message.failure.message)
         elif isinstance(message, Error):
             level = logging.ERROR if message.behavior == "pause" else logging.WARNING
@@ -455,3 +501,24 @@ class Invoker:
         self._stopping = True
         for partition, number in list(self._live):
             self.abort(partition, number)
+
+
+def _count_end(numbers: HandlerMetrics, last: type) -> None:
+    """An attempt has said its last word."""
+    if last is End:
+        numbers.completed += 1
+    elif last is Suspend:
+        numbers.suspended += 1
+    else:
+        numbers.failed += 1
+
+
+def _unfinished(entries: tuple[e.Entry, ...], at: int) -> dict[int, tuple[str, int]]:
+    """The steps that an earlier attempt began and has no result of; they begin anew, `at` the earliest."""
+    steps: dict[int, tuple[str, int]] = {}
+    for entry in entries:
+        if type(entry) is e.Run:
+            steps[entry.completion_id] = (entry.name, at)
+        elif type(entry) is e.Completion and entry.type == e.RUN_COMPLETION:
+            steps.pop(entry.completion_id, None)
+    return steps

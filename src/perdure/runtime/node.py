@@ -21,7 +21,7 @@ from perdure.model import entries as e
 from perdure.model import ids
 from perdure.model.deployments import Deployment
 from perdure.model.ids import InvocationId
-from perdure.model.invocation import Target, Waiter
+from perdure.model.invocation import Invocation, Target, Waiter
 from perdure.model.services import HandlerKind
 from perdure.protocol.attempt import check_storable
 from perdure.protocol.versions import USUAL
@@ -32,6 +32,7 @@ from perdure.runtime.loop import PartitionLoop
 from perdure.runtime.perform import PERFORMERS
 from perdure.runtime.registry import Registry, retention_of
 from perdure.storage.base import Storage
+from perdure.telemetry.metrics import Metrics
 from perdure.transports.base import Transport
 from perdure.transports.remote import Remote
 
@@ -73,11 +74,14 @@ class Node:
         self._when_failed = failed
         self.started_at = self.clock.now_ms()
         self.remote = remote
-        self.invoker = Invoker(self, registry, transport, attempt_limit, remote, remote_attempt_limit, newest_version)
+        self.metrics = Metrics()
+        self.invoker = Invoker(
+            self, registry, transport, attempt_limit, remote, remote_attempt_limit, newest_version, self.metrics
+        )
         self.courier = Courier(self.clock, self.submit)
         count = len(storages)
         self.partitions = [
-            PartitionLoop(index, count, storage, self._perform, self._partition_failed)
+            PartitionLoop(index, count, storage, self._perform, self._partition_failed, self._completed)
             for index, storage in enumerate(storages)
         ]
         self._tokens = itertools.count(1)
@@ -139,6 +143,9 @@ class Node:
         for future in waiting:
             if not future.done():
                 future.set_exception(error)
+
+    def _completed(self, invocations: list[Invocation]) -> None:
+        self.metrics.completed(invocations)
 
     # What partitions ask for
 

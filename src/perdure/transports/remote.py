@@ -195,6 +195,11 @@ class Remote:
         self.congested = congested
         self.limit = limit
 
+    @property
+    def connections(self) -> int:
+        """How many are open, of the ways that keep them."""
+        return sum(getattr(each, "connections", 0) for each in self._connectors.values())
+
     def connector(self, endpoint: Endpoint) -> Connector:
         kind = type(endpoint)
         connector = self._connectors.get(kind)

@@ -41,6 +41,7 @@ from perdure.web.http import (
     respond,
     serve_lifespan,
 )
+from perdure.web.metrics import MetricsRoute
 from perdure.web.sql import QueryRoutes
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class Admin:
         router.add("POST", "/services/{service}/state", self._replace_state)
         if self._queries is not None:
             QueryRoutes(self._queries, self._size_limit).add_to(router)
+        MetricsRoute(node, self._version, self._queries).add_to(router)
         router.add("GET", "/services/{service}/state/{key}", self._state)
         router.add("PATCH", "/services/{service}/state/{key}", self._change_state)
         return router

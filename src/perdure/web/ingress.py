@@ -23,6 +23,7 @@ from perdure.model.entries import Failure, Signal, Value
 from perdure.model.ids import InvocationId, format_invocation_id, parse_awakeable_id, parse_invocation_id
 from perdure.model.invocation import Target
 from perdure.model.services import HandlerInfo, HandlerKind, ServiceInfo, ServiceKind
+from perdure.telemetry.metrics import Metrics
 from perdure.web.durations import parse_duration_ms
 from perdure.web.http import (
     CallerGone,
@@ -85,12 +86,16 @@ class Ingress:
         request_size_limit: int = REQUEST_SIZE_LIMIT,
         concurrency_limit: int | None = None,
         patience: float = 5.0,
+        metrics: Metrics | None = None,
     ) -> None:
         self._node = node
         self._size_limit = request_size_limit
         self._concurrency_limit = concurrency_limit
         self._departures = Departures(patience)
         self._active = 0
+        metrics = metrics or Metrics()
+        metrics.open_requests = lambda: self._active
+        self._responses = metrics.responses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -108,6 +113,7 @@ class Ingress:
             if answer is None:
                 return
             response = answer
+            self._responses[response.status] = self._responses.get(response.status, 0) + 1
         response.headers.extend((_CREDENTIALS, _VARY))
         if origin is not None:
             response.headers.append((b"access-control-allow-origin", origin))
