@@ -33,6 +33,7 @@ from perdure.sdk.context import (
     WorkflowContext,
     current_context,
 )
+from perdure.sdk.logs import JsonFormatter, TextFormatter, is_replaying, setup_logging
 from perdure.sdk.serde import Serde, SerdeError
 from perdure.sdk.service import Service, VirtualObject, Workflow
 from perdure.sdk.steps import StepInfo, current_step
@@ -55,6 +56,7 @@ __all__ = [
     "Invalid",
     "InvocationHandle",
     "JournalMismatch",
+    "JsonFormatter",
     "NonDurableOperation",
     "NotFound",
     "NotReady",
@@ -76,6 +78,7 @@ __all__ = [
     "SyncSharedContext",
     "SyncWorkflowContext",
     "TerminalError",
+    "TextFormatter",
     "Unavailable",
     "VirtualObject",
     "Workflow",
@@ -83,6 +86,8 @@ __all__ = [
     "__version__",
     "current_context",
     "current_step",
+    "is_replaying",
+    "setup_logging",
 ]
 
 _LATER = {"Engine": "perdure.embedded", "Client": "perdure.sdk.client", "SyncClient": "perdure.sdk.client"}

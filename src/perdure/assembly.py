@@ -24,6 +24,7 @@ from perdure.runtime.registry import Registry
 from perdure.runtime.watchdog import Watchdog
 from perdure.sdk import driver
 from perdure.sdk.app import App
+from perdure.sdk.logs import quiet_replays
 from perdure.sdk.service import AnyService
 from perdure.sdk.serving import serve
 from perdure.sdk.steps import Step
@@ -130,6 +131,7 @@ def assemble(
 
     Raises `Invalid` if two apps have services of one name.
     """
+    quiet_replays()
     services: dict[str, AnyService] = {}
     for app in apps:
         for name, service in app.services.items():

@@ -7,7 +7,7 @@ command line comes before the environment, and the environment before the defaul
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -52,6 +52,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long after that handlers may take to come to rest; what is cut off goes on at the next start."""
     lag_threshold_seconds: float = 0.5
     """Whoever holds up the event loop for longer is named in the log."""
+    log_format: Literal["text", "json"] = "text"
+    """How the log is written to stderr: lines for people, or of JSON."""
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "warning"
+    """From which level on something is logged."""
+    log_replays: bool = False
+    """Also log what a handler's code logs while it repeats what an earlier attempt did."""
+    tracing_endpoint: str | None = None
+    """Where traces go: an OTLP/HTTP collector (http://localhost:4318). Without it the OTEL_* variables say; without
+    those there are no traces. Needs perdure[otel]."""
 
     def __post_init__(self) -> None:
         for name in ("ingress_port", "admin_port"):

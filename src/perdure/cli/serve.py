@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import logging
 import sys
 import time
 import traceback
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perdure.sdk.app import App
+from perdure.sdk.logs import setup_logging
 from perdure.sdk.service import Service, VirtualObject, Workflow
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ def serve(
             help="The private key (PEM, Ed25519) that signs requests to endpoints. [default: made in DATA_DIR]"
         ),
     ] = None,
+    tracing_endpoint: Annotated[
+        str | None, typer.Option(help="Where traces go: an OTLP/HTTP collector. [default: as OTEL_* say, else nowhere]")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json. [default: text]")] = None,
+    log_level: Annotated[str | None, typer.Option(help="From debug to critical. [default: warning]")] = None,
 ) -> None:
     """Serve the handlers of apps in this process, and of whatever is registered with `perdure deployments register`.
 
@@ -66,9 +71,12 @@ def serve(
             "admin_port": admin_port,
             "partitions": partitions,
             "identity_key": identity_key,
+            "tracing_endpoint": tracing_endpoint,
+            "log_format": log_format,
+            "log_level": log_level,
         }
     )
-    _log_to_stderr()
+    setup_logging(config.log_format, config.log_level, replays=config.log_replays)
     sys.path.insert(0, str(Path.cwd()))
     loaded = {each: load_app(each) for each in apps or ()}
     run(
@@ -83,11 +91,6 @@ def serve(
 def _announce(line: str) -> None:
     typer.echo(line)
     sys.stdout.flush()
-
-
-def _log_to_stderr() -> None:
-    if not logging.getLogger().handlers:
-        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 def load_app(text: str) -> "App | AsgiApp":

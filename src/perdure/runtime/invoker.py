@@ -27,7 +27,7 @@ from perdure.model.commands import (
     Suspend,
 )
 from perdure.model.deployments import Deployment
-from perdure.model.ids import random_seed
+from perdure.model.ids import format_invocation_id, random_seed
 from perdure.model.invocation import AttemptFailure, Invocation, Invoked
 from perdure.model.services import RetryPolicy
 from perdure.protocol import versions
@@ -276,6 +276,7 @@ class Invoker:
             status.step_attempts,
             live.info.retry_policy,
             max(0, self._environment.clock.now_ms() - journal.grown_at) if status.fruitless and journal.grown_at else 0,
+            status.seen,
         )
         if len(journal.entries) > 1:
             live.steps = _unfinished(journal.entries, live.since)
@@ -347,8 +348,8 @@ class Invoker:
 
     def _broken(self, live: Live, error: Exception) -> None:
         """A bug of the other end. It ends this attempt; what else is to be done does not suffer."""
-        target, attempt, environment = live.invocation.target, live.attempt, self._environment
-        _log.error("%s: attempt %d broke: %r", target, live.invocation.attempts, error, exc_info=error)
+        attempt, environment = live.attempt, self._environment
+        _tell(live, logging.ERROR, f"attempt {live.invocation.attempts} broke: {error!r}", error)
         live.numbers.failed += 1
         if not attempt.ended:
             at = environment.clock.now_ms()
@@ -412,24 +413,21 @@ class Invoker:
 
     def _refuse(self, live: Live, command: Fail) -> None:
         """The handler may not do what it did. It is in the middle of it, so it is hung up on a moment later."""
-        target, duplex = live.invocation.target, live.duplex
-        _log.warning("%s: attempt %d failed: %s", target, live.invocation.attempts, command.failure.message)
+        duplex = live.duplex
+        _tell(live, logging.WARNING, f"attempt {live.invocation.attempts} failed: {command.failure.message}")
         if duplex is not None:
             self._loop.call_soon(duplex.abort)
 
     def _watch(self, live: Live, message: FromHandler) -> None:
         """Notice what is more than a journal entry."""
-        invocation = live.invocation
         if isinstance(message, AwaitingOn):
             self._became_idle(live)
         elif isinstance(message, StepFailed):
             live.numbers.step_failures += 1
-            _log.warning("%s: a step failed and is tried again: %s", invocation.target, message.failure.message)
+            _tell(live, logging.WARNING, f"a step failed and is tried again: {message.failure.message}")
         elif isinstance(message, Error):
             level = logging.ERROR if message.behavior == "pause" else logging.WARNING
-            _log.log(
-                level, "%s: attempt %d failed: %s", invocation.target, invocation.attempts, message.failure.message
-            )
+            _tell(live, level, f"attempt {live.invocation.attempts} failed: {message.failure.message}")
 
     def _became_idle(self, live: Live) -> None:
         if live.idle_timer is not None:
@@ -522,3 +520,12 @@ def _unfinished(entries: tuple[e.Entry, ...], at: int) -> dict[int, tuple[str, i
         elif type(entry) is e.Completion and entry.type == e.RUN_COMPLETION:
             steps.pop(entry.completion_id, None)
     return steps
+
+
+def _tell(live: Live, level: int, what: str, error: Exception | None = None) -> None:
+    """Log something about an attempt, with the fields that `sdk.logs` gives to what handlers log."""
+    if _log.isEnabledFor(level):
+        invocation, target = live.invocation, live.invocation.target
+        fields: dict[str, object] = {"invocation_id": format_invocation_id(invocation.id)}
+        fields |= {"service": target.service, "handler": target.handler, "attempt": invocation.attempts}
+        _log.log(level, "%s: %s", target, what, exc_info=error, extra=fields)

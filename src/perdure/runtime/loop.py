@@ -12,6 +12,7 @@ was not stored was ever promised.
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 from collections.abc import Callable
 
@@ -50,6 +51,7 @@ class PartitionLoop:
         self._on_failure = failed
         self._completed = completed
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.Context()  # not that of the handler whose command happens to be the first
         self._queue: list[PartitionCommand] = []
         self._actions: list[Action] = []
         self._busy = False
@@ -84,10 +86,10 @@ class PartitionLoop:
         if not self._scheduled and not self._busy:
             self._scheduled = True
             self._quiet.clear()
-            self._loop.call_soon(self._next_turn)
+            self._loop.call_soon(self._next_turn, context=self._context)
 
     def _next_turn(self) -> None:
-        self._loop.call_soon(self._close_batch)
+        self._loop.call_soon(self._close_batch, context=self._context)
 
     def _close_batch(self) -> None:
         self._scheduled = False
@@ -143,7 +145,7 @@ class PartitionLoop:
         if not self._busy and not self._scheduled:
             if self._queue:
                 self._scheduled = True
-                self._loop.call_soon(self._close_batch)
+                self._loop.call_soon(self._close_batch, context=self._context)
             else:
                 self._quiet.set()
 

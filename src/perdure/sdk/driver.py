@@ -178,6 +178,9 @@ class HandlerRun:
                 start.step_attempts,
                 start.retry_policy,
                 start.since_progress_ms,
+                self._machine.seen,
+                start.trace,
+                start.trace_state,
             )
         )
         self.begin()
@@ -367,6 +370,12 @@ class HandlerRun:
                 "do this in the handler, before or after the step"
             )
         return self._machine
+
+    @property
+    def repeating(self) -> bool:
+        """Whether the handler's code does what an earlier attempt did, or is being dropped."""
+        machine = self._machine
+        return machine.closed or machine.repeating
 
     @property
     def has_clock(self) -> bool:

@@ -20,6 +20,7 @@ from perdure.protocol.identity import parse_public_key, verify
 from perdure.protocol.manifest import ManifestError, write_manifest
 from perdure.sdk.conversation import Conversation, Receive, Send
 from perdure.sdk.host import EndpointHost
+from perdure.sdk.logs import quiet_replays
 
 if TYPE_CHECKING:
     from perdure.sdk.app import App
@@ -66,6 +67,7 @@ class Endpoint:
         """The host of this event loop; a server that knows no lifespan has it made by the first request."""
         loop = asyncio.get_running_loop()
         if self._host is None or self._host.loop is not loop:
+            quiet_replays()
             self._host = EndpointHost(loop)
         return self._host
 
