@@ -1,7 +1,7 @@
 """perdure: a durable execution engine for AI agents.
 
-Everything public is here by name. `Engine`, `Client` and `SyncClient` are loaded when they are first asked for,
-so that a handler's process does not pay for an engine it does not run.
+Everything public is here by name. `Engine`, `Client`, `SyncClient` and `ReplaySafeTracerProvider` are loaded when they
+are first asked for, so that a handler's process does not pay for an engine it does not run.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,7 @@ from perdure.sdk.threads import SyncContext, SyncObjectContext, SyncSharedContex
 if TYPE_CHECKING:
     from perdure.embedded import Engine
     from perdure.sdk.client import Client, SyncClient
+    from perdure.sdk.otel import ReplaySafeTracerProvider
 
 __version__ = "0.1.0"
 
@@ -63,6 +64,7 @@ __all__ = [
     "ObjectContext",
     "PerdureError",
     "ProtocolError",
+    "ReplaySafeTracerProvider",
     "RequestError",
     "RetryPolicy",
     "RetryableError",
@@ -90,7 +92,12 @@ __all__ = [
     "setup_logging",
 ]
 
-_LATER = {"Engine": "perdure.embedded", "Client": "perdure.sdk.client", "SyncClient": "perdure.sdk.client"}
+_LATER = {
+    "Engine": "perdure.embedded",
+    "Client": "perdure.sdk.client",
+    "SyncClient": "perdure.sdk.client",
+    "ReplaySafeTracerProvider": "perdure.sdk.otel",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import perdure
 from perdure.errors import Invalid
 from perdure.model.deployments import AsgiEndpoint, HttpEndpoint, LambdaEndpoint
 from perdure.model.ids import format_invocation_id
@@ -34,6 +35,7 @@ from perdure.transports.inprocess import InProcess
 from perdure.transports.remote import Connector, Remote
 
 if TYPE_CHECKING:
+    from perdure.sdk.otel import ReplaySafeTracerProvider
     from perdure.sql.pool import Queries
 
 __all__ = ["LAG_SECONDS", "LocalNode", "Reach", "assemble", "queries_of"]
@@ -122,12 +124,15 @@ def assemble(
     failed: Callable[[BaseException], None] | None = None,
     lag_threshold: float | None = None,
     reach: Reach | None = None,
+    tracer_provider: "ReplaySafeTracerProvider | None" = None,
 ) -> LocalNode:
     """A node for the services of `apps`, over one store per partition. To be called in a running event loop.
 
     `reach` says how it gets to handlers elsewhere; without it there are none.
 
     With `lag_threshold` (seconds), whoever holds up the event loop for longer is named in the log.
+
+    With a `tracer_provider`, spans are made of what happens.
 
     Raises `Invalid` if two apps have services of one name.
     """
@@ -160,6 +165,10 @@ def assemble(
         **options,
     )
     node.host = host
+    if tracer_provider is not None:
+        from perdure.telemetry.tracing import Tracing
+
+        node.trace(Tracing(tracer_provider, node.metrics.spans, perdure.__version__))
     if node.remote is not None:
         node.remote.congested = lambda: node.congested
     if lag_threshold is not None:

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import perdure
 from perdure.assembly import LocalNode, Reach, assemble, queries_of
@@ -20,6 +21,7 @@ from perdure.model.deployments import AsgiEndpoint, Deployment, Revision
 from perdure.runtime.deployments import discover
 from perdure.runtime.identity import Identity
 from perdure.sdk.app import App
+from perdure.sdk.tracing import provider_from
 from perdure.sql.pool import Queries
 from perdure.storage.base import Storage
 from perdure.storage.census import census
@@ -28,10 +30,14 @@ from perdure.web.admin import Admin
 from perdure.web.ingress import Ingress
 from perdure.web.listener import Listener
 
+if TYPE_CHECKING:
+    from perdure.sdk.otel import ReplaySafeTracerProvider
+
 __all__ = ["Server", "new_event_loop", "run"]
 
 GC_THRESHOLD = 20_000  # objects made before the collector looks: at 700 it cost a third of the 99th percentile
 _AFTER_STOP_SECONDS = 1.0  # for the last answers, which say that the engine has stopped, to be sent
+_EXPORT_SECONDS = 5.0  # for the last spans, when the server stops
 
 
 class Server:
@@ -47,6 +53,7 @@ class Server:
         self.stopping = asyncio.Event()
         """Set when it has been asked to stop, or has to."""
         self._queries: Queries | None = None
+        self._tracer_provider: ReplaySafeTracerProvider | None = None
         self._counting: asyncio.Task[None] | None = None
         self.ingress: Listener | None = None
         self.admin: Listener | None = None
@@ -54,6 +61,7 @@ class Server:
     async def start(self) -> None:
         """Returns when requests are served. Raises `StorageError` and `PortInUse`."""
         config = self._config
+        self._tracer_provider = _tracer_provider(config)
         stores = open_data_dir(Path(config.data_dir), config.partitions)
         try:
             node = assemble(
@@ -63,6 +71,7 @@ class Server:
                 failed=self._failed,
                 lag_threshold=config.lag_threshold_seconds,
                 reach=self._reach(),
+                tracer_provider=self._tracer_provider,
             )
         except BaseException:
             for store in stores:
@@ -167,6 +176,8 @@ class Server:
             await self._queries.close()  # they read the stores
         if self._node is not None:
             await self._node.stop(self._config.stop_grace_seconds)
+        if self._tracer_provider is not None:
+            await asyncio.to_thread(self._tracer_provider.close, _EXPORT_SECONDS)
         await self._drained(_AFTER_STOP_SECONDS)
 
     def _close_listeners(self) -> None:
@@ -184,6 +195,17 @@ class Server:
         names = [] if self._node is None else [info.name for info in self._node.registry.services()]
         serving = f"serving {', '.join(names)}" if names else "no services yet (perdure deployments register URL)"
         return f"ingress {self.ingress.url}, admin {self.admin.url}, data {self._config.data_dir}, {serving}"
+
+
+def _tracer_provider(config: Config) -> "ReplaySafeTracerProvider | None":
+    """Where traces go, if anywhere; spans that handlers make go there too, unless their module has said otherwise."""
+    provider = provider_from(config.tracing_endpoint)
+    if provider is not None:
+        from opentelemetry import trace
+
+        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            trace.set_tracer_provider(provider)
+    return provider
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

@@ -131,6 +131,7 @@ def accept(turn: Turn, command: Invoke) -> None:
         retention=command.retention,
         caller=command.caller,
         waiters=() if command.waiter is None else (command.waiter,),
+        trace=command.trace,
     )
     tables.statuses[Scheduled] += 1
     if later:

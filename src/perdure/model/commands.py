@@ -15,6 +15,7 @@ from perdure.model.deployments import Deployment
 from perdure.model.entries import Call, Command, Failure, Input, OneWayCall, Signal, Value
 from perdure.model.invocation import AttemptFailure, Retention, Target, Waiter, Waiting
 from perdure.model.services import RetryPolicy
+from perdure.model.tracing import Trace
 
 __all__ = [
     "Append",
@@ -71,6 +72,7 @@ class Invoke(_Struct, frozen=True):
     waiter: Waiter | None = None
     token: int | None = None
     wait: bool = False
+    trace: Trace | None = None
 
 
 class Append(_Struct, frozen=True):
@@ -238,6 +240,7 @@ class Restart(_Struct, frozen=True):
     keep: int = 1
     token: int | None = None
     deployment: str | None = ""
+    trace: Trace | None = None
 
 
 class Attach(_Struct, frozen=True):

@@ -7,6 +7,7 @@ import msgspec
 
 from perdure.model.entries import Failure, Value
 from perdure.model.services import HandlerKind
+from perdure.model.tracing import Trace
 
 __all__ = [
     "AttemptFailure",
@@ -162,6 +163,7 @@ class Invocation(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `attempts` counts attempts; it is also the fence: what an attempt reports is dropped when a later one exists.
     `deployment` and `protocol_version` are those it is pinned to, from the moment it has more than its input.
+    `trace` is its place in a trace, if tracing was on when it was accepted.
     """
 
     number: int
@@ -180,6 +182,7 @@ class Invocation(msgspec.Struct, frozen=True, omit_defaults=True):
     origin: Origin | None = None
     deployment: str | None = None
     protocol_version: int = 0
+    trace: Trace | None = None
 
     @property
     def replays(self) -> Origin:

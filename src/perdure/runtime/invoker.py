@@ -10,7 +10,9 @@ import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from msgspec.structs import replace
 
 from perdure.model import entries as e
 from perdure.model.actions import ReplayedJournal, StartAttempt
@@ -30,6 +32,7 @@ from perdure.model.deployments import Deployment
 from perdure.model.ids import format_invocation_id, random_seed
 from perdure.model.invocation import AttemptFailure, Invocation, Invoked
 from perdure.model.services import RetryPolicy
+from perdure.model.tracing import STATE_MEMBER, Trace
 from perdure.protocol import versions
 from perdure.protocol.attempt import Attempt
 from perdure.protocol.control import AwaitingOn, Error, FromHandler, Start, StepFailed, Suspension
@@ -38,6 +41,9 @@ from perdure.runtime.registry import Registry, Route
 from perdure.telemetry.metrics import HandlerMetrics, Metrics
 from perdure.transports.base import Duplex, Transport
 from perdure.transports.remote import Remote
+
+if TYPE_CHECKING:  # it needs OpenTelemetry, and is there only where tracing is on
+    from perdure.telemetry.tracing import AttemptTrace, Tracing
 
 __all__ = ["Invoker", "Running"]
 
@@ -63,7 +69,7 @@ class Lane:
 
 class Live:
     """One attempt that runs now, since `since`. `pin` is the version under which its deployment is still to be pinned;
-    0: it is. `steps` are those without a result: name, and since when."""
+    0: it is. `steps` are those without a result: name, and since when. `trace` is None unless it is traced."""
 
     __slots__ = (
         "attempt",
@@ -79,6 +85,7 @@ class Live:
         "since",
         "steps",
         "submit",
+        "trace",
     )
 
     def __init__(
@@ -105,6 +112,7 @@ class Live:
         self.idle_timer: TimerHandle | None = None
         self.numbers = numbers
         self.steps: dict[int, tuple[str, int]] = {}
+        self.trace: AttemptTrace | None = None
 
 
 class Running(NamedTuple):
@@ -128,7 +136,7 @@ class Environment(Protocol):
 
     def submitter(self, partition: int) -> Callable[[PartitionCommand], None]: ...
 
-    def address(self, entry: e.Call | e.OneWayCall, caller: bytes, at: int) -> Invoke: ...
+    def address(self, entry: e.Call | e.OneWayCall, caller: bytes, at: int, trace: Trace | None = None) -> Invoke: ...
 
 
 class Invoker:
@@ -160,6 +168,8 @@ class Invoker:
         self._held_back: dict[tuple[str, str], OrderedDict[Key, Invocation]] = {}
         self._stopping = False
         self.on_idle: Callable[[], None] | None = None
+        self.tracing: Tracing | None = None
+        self._leaving: dict[Key, AttemptTrace] = {}  # of attempts that are gone before their steps' results are on disk
 
     @property
     def live(self) -> int:
@@ -232,7 +242,7 @@ class Invoker:
             invocation.attempts,
             target,
             info.retry_policy,
-            lambda entry, at: environment.address(entry, invocation.id, at),
+            self._addressing(invocation),
         )
         now = environment.clock.now_ms()
         numbers = self.metrics.handler(target.service, target.handler)
@@ -240,10 +250,19 @@ class Invoker:
         live = Live(key, invocation, route, lane, attempt, environment.submitter(key[0]), now, numbers)
         self._live[key] = live
         lane.live += 1
+        if self.tracing is not None:
+            deployment = route.deployment
+            live.trace = self.tracing.attempt(invocation, now, None if deployment is None else deployment.id)
         if journal is None:
             environment.submit(key[0], Load(now, key[1], invocation.attempts))
         else:
             self._begin(live, journal)
+
+    def _addressing(self, invocation: Invocation) -> Callable[[e.Call | e.OneWayCall, int], Invoke]:
+        address, id, trace = self._environment.address, invocation.id, invocation.trace
+        if trace is None:
+            return lambda entry, at: address(entry, id, at)
+        return lambda entry, at: address(entry, id, at, trace)
 
     def _nowhere(self, key: Key, invocation: Invocation) -> None:
         """It can't be run now: its handler, or the deployment it is pinned to, may come back."""
@@ -278,6 +297,12 @@ class Invoker:
             max(0, self._environment.clock.now_ms() - journal.grown_at) if status.fruitless and journal.grown_at else 0,
             status.seen,
         )
+        trace = invocation.trace
+        if trace is not None:
+            state = f"{STATE_MEMBER},{trace.state}" if trace.state else STATE_MEMBER
+            start = replace(start, trace=trace.context, trace_state=state)
+            if live.trace is not None:
+                live.trace.tries.update(status.step_attempts)
         if len(journal.entries) > 1:
             live.steps = _unfinished(journal.entries, live.since)
         for entry in reversed(journal.entries):
@@ -322,6 +347,7 @@ class Invoker:
         failure = AttemptFailure(f"[{code}] {problem}", 500, at, restate_code=code)
         live.submit(live.attempt.fail(failure, at, self._environment.chance()))
         live.numbers.failed += 1
+        self._trace_end(live, "failed", failure)
         self._gone(live)
 
     def loaded(self, partition: int, action: StartAttempt) -> bool:
@@ -336,7 +362,10 @@ class Invoker:
 
     def notify(self, partition: int, number: int, notification: e.Notification) -> None:
         """Give a live attempt a notification; one that is not live finds it in its journal."""
-        live = self._live.get((partition, number))
+        key = (partition, number)
+        live = self._live.get(key)
+        if self.tracing is not None:
+            self._trace_notification(key, live, notification)
         if live is None or live.duplex is None:
             return
         if live.idle_timer is not None or live.route.deployment is not None:
@@ -346,16 +375,31 @@ class Invoker:
         except Exception as error:
             self._broken(live, error)
 
+    def _trace_notification(self, key: Key, live: Live | None, notification: e.Notification) -> None:
+        left = self._leaving.get(key)
+        if left is not None:
+            left.told(notification)
+            if left.settled:
+                del self._leaving[key]
+        if live is not None and live.trace is not None:
+            live.trace.told(notification)
+
+    def _trace_end(self, live: Live, outcome: str, failure: AttemptFailure | None = None) -> None:
+        trace = live.trace
+        if trace is not None:
+            trace.ended(outcome, self._environment.clock.now_ms(), failure)
+            if not trace.settled:
+                self._leaving[live.key] = trace
+
     def _broken(self, live: Live, error: Exception) -> None:
         """A bug of the other end. It ends this attempt; what else is to be done does not suffer."""
         attempt, environment = live.attempt, self._environment
         _tell(live, logging.ERROR, f"attempt {live.invocation.attempts} broke: {error!r}", error)
         live.numbers.failed += 1
+        failure = AttemptFailure(f"the attempt broke: {error!r}", 500, environment.clock.now_ms())
         if not attempt.ended:
-            at = environment.clock.now_ms()
-            live.submit(
-                attempt.fail(AttemptFailure(f"the attempt broke: {error!r}", 500, at), at, environment.chance())
-            )
+            live.submit(attempt.fail(failure, failure.at, environment.chance()))
+        self._trace_end(live, "failed", failure)
         if live.duplex is not None:
             live.duplex.abort()
         self._gone(live)
@@ -371,6 +415,7 @@ class Invoker:
         if live is not None:
             live.attempt.ended = True
             live.numbers.aborted += 1
+            self._trace_end(live, "aborted")
             if live.duplex is not None:
                 live.duplex.abort()
             self._gone(live)
@@ -395,12 +440,17 @@ class Invoker:
             begun = live.steps.pop(command.completion_id, None)
             if begun is not None:
                 live.numbers.step(begun[0], at - begun[1])
+                if live.trace is not None:
+                    live.trace.proposed(command.completion_id, *begun)
         elif type(command) is Fail and type(message) is not Error:
             self._refuse(live, command)
         elif type(message) in PROGRESS:
             self._watch(live, message)
+        if live.trace is not None:
+            live.trace.said(message, at)
         if attempt.ended:
-            _count_end(live.numbers, made)
+            outcome = _count_end(live.numbers, made)
+            self._trace_end(live, outcome, command.failure if type(command) is Fail else None)
             self._gone(live)
 
     def _pin(self, live: Live) -> None:
@@ -424,6 +474,8 @@ class Invoker:
             self._became_idle(live)
         elif isinstance(message, StepFailed):
             live.numbers.step_failures += 1
+            if live.trace is not None:
+                live.trace.tries.update(message.step_attempts)
             _tell(live, logging.WARNING, f"a step failed and is tried again: {message.failure.message}")
         elif isinstance(message, Error):
             level = logging.ERROR if message.behavior == "pause" else logging.WARNING
@@ -501,14 +553,16 @@ class Invoker:
             self.abort(partition, number)
 
 
-def _count_end(numbers: HandlerMetrics, last: type) -> None:
-    """An attempt has said its last word."""
+def _count_end(numbers: HandlerMetrics, last: type) -> str:
+    """An attempt has said its last word; the outcome."""
     if last is End:
         numbers.completed += 1
-    elif last is Suspend:
+        return "completed"
+    if last is Suspend:
         numbers.suspended += 1
-    else:
-        numbers.failed += 1
+        return "suspended"
+    numbers.failed += 1
+    return "failed"
 
 
 def _unfinished(entries: tuple[e.Entry, ...], at: int) -> dict[int, tuple[str, int]]:

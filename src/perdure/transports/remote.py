@@ -270,6 +270,8 @@ class RemoteDuplex:
             *deployment.headers.items(),
             *self._remote.sign(path, target.key).items(),
         ]
+        if start.trace:
+            headers += [("traceparent", start.trace), ("tracestate", start.trace_state)]
         if target.key is not None:
             headers.append(("x-restate-service-key", quote(target.key, safe="")))
         return Request("POST", path, headers, bidirectional)
