@@ -542,7 +542,7 @@ def _workflow_id(node: Node, wanted: op.WorkflowResult) -> bytes | None:
 
 def _suspend_at_once(node: Node) -> None:
     """Give every handler an inactivity timeout of nothing."""
-    services = node.registry._services
-    for name, service in services.items():
+    registry = node.registry
+    for name, service in registry._local.items():
         handlers = {each: replace(info, inactivity_timeout_ms=0) for each, info in service.handlers.items()}
-        services[name] = replace(service, handlers=handlers)
+        registry._local[name] = registry._services[name] = replace(service, handlers=handlers)
