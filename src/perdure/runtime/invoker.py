@@ -51,6 +51,7 @@ _log = logging.getLogger("perdure.invocation")
 
 PROGRESS: frozenset[type] = frozenset({StepFailed, AwaitingOn, Error, Suspension})
 REMOTE_LIMIT = 4_000
+LEAVING_LIMIT = 1_000
 WRITES: frozenset[type] = frozenset({Append, AppendCall, Propose})
 
 Key = tuple[int, int]  # partition, number of the invocation
@@ -390,6 +391,8 @@ class Invoker:
             trace.ended(outcome, self._environment.clock.now_ms(), failure)
             if not trace.settled:
                 self._leaving[live.key] = trace
+                if len(self._leaving) > LEAVING_LIMIT:  # of those that were killed meanwhile nothing more is heard
+                    del self._leaving[next(iter(self._leaving))]
 
     def _broken(self, live: Live, error: Exception) -> None:
         """A bug of the other end. It ends this attempt; what else is to be done does not suffer."""

@@ -61,6 +61,8 @@ class Tracing:
         fields = dict(headers)
         parent = parse_traceparent(fields.get("traceparent"))
         state = fields.get("tracestate", "") if parent is not None else ""
+        if state:
+            state = TraceState.from_header([state]).to_header()  # without what is not valid
         return self._place(id, target, at, parent, state)
 
     def called(self, id: bytes, target: Target, at: int, caller: Trace, entry: e.Call | e.OneWayCall) -> Trace:
