@@ -52,6 +52,7 @@ _log = logging.getLogger("perdure.invocation")
 PROGRESS: frozenset[type] = frozenset({StepFailed, AwaitingOn, Error, Suspension})
 REMOTE_LIMIT = 4_000
 LEAVING_LIMIT = 1_000
+_OUTCOMES: dict[type, str] = {End: "completed", Suspend: "suspended", Fail: "failed"}
 WRITES: frozenset[type] = frozenset({Append, AppendCall, Propose})
 
 Key = tuple[int, int]  # partition, number of the invocation
@@ -243,7 +244,9 @@ class Invoker:
             invocation.attempts,
             target,
             info.retry_policy,
-            self._addressing(invocation),
+            (lambda entry, at: environment.address(entry, invocation.id, at))
+            if invocation.trace is None
+            else (lambda entry, at: environment.address(entry, invocation.id, at, invocation.trace)),
         )
         now = environment.clock.now_ms()
         numbers = self.metrics.handler(target.service, target.handler)
@@ -258,12 +261,6 @@ class Invoker:
             environment.submit(key[0], Load(now, key[1], invocation.attempts))
         else:
             self._begin(live, journal)
-
-    def _addressing(self, invocation: Invocation) -> Callable[[e.Call | e.OneWayCall, int], Invoke]:
-        address, id, trace = self._environment.address, invocation.id, invocation.trace
-        if trace is None:
-            return lambda entry, at: address(entry, id, at)
-        return lambda entry, at: address(entry, id, at, trace)
 
     def _nowhere(self, key: Key, invocation: Invocation) -> None:
         """It can't be run now: its handler, or the deployment it is pinned to, may come back."""
@@ -452,8 +449,14 @@ class Invoker:
         if live.trace is not None:
             live.trace.said(message, at)
         if attempt.ended:
-            outcome = _count_end(live.numbers, made)
-            self._trace_end(live, outcome, command.failure if type(command) is Fail else None)
+            if made is End:
+                live.numbers.completed += 1
+            elif made is Suspend:
+                live.numbers.suspended += 1
+            else:
+                live.numbers.failed += 1
+            if live.trace is not None:
+                self._trace_end(live, _OUTCOMES[made], command.failure if type(command) is Fail else None)
             self._gone(live)
 
     def _pin(self, live: Live) -> None:
@@ -554,18 +557,6 @@ class Invoker:
         self._stopping = True
         for partition, number in list(self._live):
             self.abort(partition, number)
-
-
-def _count_end(numbers: HandlerMetrics, last: type) -> str:
-    """An attempt has said its last word; the outcome."""
-    if last is End:
-        numbers.completed += 1
-        return "completed"
-    if last is Suspend:
-        numbers.suspended += 1
-        return "suspended"
-    numbers.failed += 1
-    return "failed"
 
 
 def _unfinished(entries: tuple[e.Entry, ...], at: int) -> dict[int, tuple[str, int]]:
