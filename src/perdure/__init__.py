@@ -1,7 +1,7 @@
 """perdure: a durable execution engine for AI agents.
 
-Everything public is here by name. `Engine`, `Client` and `SyncClient` are loaded when they are first asked for,
-so that a handler's process does not pay for an engine it does not run.
+Everything public is here by name. `Engine`, `Client`, `SyncClient` and `ReplaySafeTracerProvider` are loaded when they
+are first asked for, so that a handler's process does not pay for an engine it does not run.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from perdure.sdk.context import (
     WorkflowContext,
     current_context,
 )
+from perdure.sdk.logs import JsonFormatter, TextFormatter, is_replaying, setup_logging
 from perdure.sdk.serde import Serde, SerdeError
 from perdure.sdk.service import Service, VirtualObject, Workflow
 from perdure.sdk.steps import StepInfo, current_step
@@ -43,6 +44,7 @@ from perdure.sdk.threads import SyncContext, SyncObjectContext, SyncSharedContex
 if TYPE_CHECKING:
     from perdure.embedded import Engine
     from perdure.sdk.client import Client, SyncClient
+    from perdure.sdk.otel import ReplaySafeTracerProvider
 
 __version__ = "0.1.0"
 
@@ -58,12 +60,14 @@ __all__ = [
     "Invalid",
     "InvocationHandle",
     "JournalMismatch",
+    "JsonFormatter",
     "NonDurableOperation",
     "NotFound",
     "NotReady",
     "ObjectContext",
     "PerdureError",
     "ProtocolError",
+    "ReplaySafeTracerProvider",
     "RequestError",
     "RetryPolicy",
     "RetryableError",
@@ -79,6 +83,7 @@ __all__ = [
     "SyncSharedContext",
     "SyncWorkflowContext",
     "TerminalError",
+    "TextFormatter",
     "Unauthorized",
     "Unavailable",
     "VirtualObject",
@@ -87,9 +92,16 @@ __all__ = [
     "__version__",
     "current_context",
     "current_step",
+    "is_replaying",
+    "setup_logging",
 ]
 
-_LATER = {"Engine": "perdure.embedded", "Client": "perdure.sdk.client", "SyncClient": "perdure.sdk.client"}
+_LATER = {
+    "Engine": "perdure.embedded",
+    "Client": "perdure.sdk.client",
+    "SyncClient": "perdure.sdk.client",
+    "ReplaySafeTracerProvider": "perdure.sdk.otel",
+}
 
 
 def __getattr__(name: str) -> Any:

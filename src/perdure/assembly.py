@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import perdure
 from perdure.errors import Invalid
 from perdure.model.deployments import AsgiEndpoint, HttpEndpoint, LambdaEndpoint
 from perdure.model.ids import format_invocation_id
@@ -25,6 +26,7 @@ from perdure.runtime.registry import Registry
 from perdure.runtime.watchdog import Watchdog
 from perdure.sdk import driver
 from perdure.sdk.app import App
+from perdure.sdk.logs import quiet_replays
 from perdure.sdk.service import AnyService
 from perdure.sdk.serving import serve
 from perdure.sdk.steps import Step
@@ -34,6 +36,7 @@ from perdure.transports.inprocess import InProcess
 from perdure.transports.remote import Connector, Remote
 
 if TYPE_CHECKING:
+    from perdure.sdk.otel import ReplaySafeTracerProvider
     from perdure.sql.pool import Queries
 
 __all__ = ["LAG_SECONDS", "LocalNode", "Reach", "assemble", "queries_of"]
@@ -123,6 +126,7 @@ def assemble(
     lag_threshold: float | None = None,
     reach: Reach | None = None,
     usual: Usual | None = None,
+    tracer_provider: "ReplaySafeTracerProvider | None" = None,
 ) -> LocalNode:
     """A node for the services of `apps`, over one store per partition. To be called in a running event loop.
 
@@ -131,8 +135,11 @@ def assemble(
 
     With `lag_threshold` (seconds), whoever holds up the event loop for longer is named in the log.
 
+    With a `tracer_provider`, spans are made of what happens.
+
     Raises `Invalid` if two apps have services of one name.
     """
+    quiet_replays()
     services: dict[str, AnyService] = {}
     for app in apps:
         for name, service in app.services.items():
@@ -161,11 +168,15 @@ def assemble(
         **options,
     )
     node.host = host
+    if tracer_provider is not None:
+        from perdure.telemetry.tracing import Tracing
+
+        node.trace(Tracing(tracer_provider, node.metrics.spans, perdure.__version__))
     if node.remote is not None:
         node.remote.congested = lambda: node.congested
     if lag_threshold is not None:
         loop = host.loop
-        node.watchdog = Watchdog(loop, lambda: _who_runs(loop), lag_threshold)
+        node.watchdog = Watchdog(loop, lambda: _who_runs(loop), lag_threshold, node.metrics.loop_lag.observe)
         node.watchdog.start()
     return node
 

@@ -96,6 +96,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Attempts, the first included, after which an invocation is paused or fails. 0: without end."""
     default_retry_on_exhausted: Literal["pause", "fail"] = "pause"
     """What becomes of it then."""
+    log_format: Literal["text", "json"] = "text"
+    """How the log is written to stderr: lines for people, or of JSON."""
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "warning"
+    """From which level on something is logged."""
+    log_replays: bool = False
+    """Also log what a handler's code logs while it repeats what an earlier attempt did."""
+    tracing_endpoint: str | None = None
+    """Where traces go: an OTLP/HTTP collector (http://localhost:4318). Without it the OTEL_* variables say; without
+    those there are no traces. Needs perdure[otel]."""
 
     def __post_init__(self) -> None:
         for name in ("ingress_port", "admin_port"):

@@ -25,6 +25,7 @@ from perdure.storage.memory import MemoryStorage
 from perdure.web.invocations import description_to_json
 
 if TYPE_CHECKING:
+    from perdure.sdk.otel import ReplaySafeTracerProvider
     from perdure.storage.base import Storage
 
 __all__ = ["Engine", "open_stores"]
@@ -47,6 +48,8 @@ class Engine(Caller):
 
     `timeout` is for each operation that names none of its own (None waits for ever). Leaving the `async with` block
     gives running handlers `grace` seconds to come to rest; what is cut off goes on at the next start.
+
+    With a `tracer_provider` (`perdure.ReplaySafeTracerProvider`) spans are made of what happens: docs/telemetry.md.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Engine(Caller):
         attempt_limit: int = 1000,
         timeout: float | timedelta | None = None,
         grace: float | timedelta = 10.0,
+        tracer_provider: "ReplaySafeTracerProvider | None" = None,
     ) -> None:
         self._apps = [app] if isinstance(app, App) else list(app)
         for each in self._apps:
@@ -70,6 +74,7 @@ class Engine(Caller):
         self._attempt_limit = attempt_limit
         self._timeout = in_seconds(timeout)
         self._grace = in_seconds(grace) or 0.0
+        self._tracer_provider = tracer_provider
         self._node: LocalNode | None = None
         self._backend = _Stopped()
 
@@ -95,7 +100,13 @@ class Engine(Caller):
             raise Invalid("the engine runs already")
         stores = open_stores(self._path, self._partitions)
         try:
-            node = assemble(self._apps, stores, attempt_limit=self._attempt_limit, lag_threshold=LAG_SECONDS)
+            node = assemble(
+                self._apps,
+                stores,
+                attempt_limit=self._attempt_limit,
+                lag_threshold=LAG_SECONDS,
+                tracer_provider=self._tracer_provider,
+            )
         except BaseException:
             for store in stores:
                 store.close()

@@ -8,8 +8,10 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import perdure
 from perdure.assembly import LocalNode, Reach, assemble, queries_of
@@ -23,8 +25,10 @@ from perdure.runtime.deployments import discover
 from perdure.runtime.identity import Identity
 from perdure.runtime.keys import Keyring
 from perdure.sdk.app import App
+from perdure.sdk.tracing import provider_from
 from perdure.sql.pool import Queries
 from perdure.storage.base import Storage
+from perdure.storage.census import census
 from perdure.transports.asgi import AsgiApp
 from perdure.web.admin import Admin
 from perdure.web.audit import Audit
@@ -33,12 +37,16 @@ from perdure.web.listener import Listener
 from perdure.web.security import Guard, Sources, is_loopback
 from perdure.web.tls import Tls, load_tls
 
+if TYPE_CHECKING:
+    from perdure.sdk.otel import ReplaySafeTracerProvider
+
 __all__ = ["Server", "keyring_of", "new_event_loop", "run"]
 
 logger = logging.getLogger("perdure.server")
 
 GC_THRESHOLD = 20_000  # objects made before the collector looks: at 700 it cost a third of the 99th percentile
 _AFTER_STOP_SECONDS = 1.0  # for the last answers, which say that the engine has stopped, to be sent
+_EXPORT_SECONDS = 5.0  # for the last spans, when the server stops
 
 
 class Server:
@@ -56,6 +64,8 @@ class Server:
         self._queries: Queries | None = None
         self._audit: Audit | None = None
         self._calls: Ingress | None = None
+        self._tracer_provider: ReplaySafeTracerProvider | None = None
+        self._counting: asyncio.Task[None] | None = None
         self.ingress: Listener | None = None
         self.admin: Listener | None = None
 
@@ -63,6 +73,7 @@ class Server:
         """Returns when requests are served. Raises `StorageError`, `PortInUse` and (no API key, bad TLS) `Invalid`."""
         config = self._config
         tls = None if config.tls_certificate is None else load_tls(config.tls_certificate, config.tls_key or "")
+        self._tracer_provider = _tracer_provider(config)
         stores = open_data_dir(Path(config.data_dir), config.partitions)
         try:
             keyring = keyring_of(config, stores)
@@ -74,6 +85,7 @@ class Server:
                 lag_threshold=config.lag_threshold_seconds,
                 reach=self._reach(),
                 usual=config.usual,
+                tracer_provider=self._tracer_provider,
             )
             node.keyring = keyring
         except BaseException:
@@ -83,12 +95,21 @@ class Server:
         try:
             self._listen(node, stores, tls)
             await self._serve_asgi_apps(node)
+            counts = [census(store) for store in stores]
+            self._counting = asyncio.create_task(self._count(node, counts), name="counts invocations")
             await node.start()
         except BaseException:
             self._close_listeners()
             node.close()
             raise
         self._node = node
+
+    async def _count(self, node: LocalNode, counts: list[Callable[[], dict[str, int]]]) -> None:
+        """A million invocations take a second to count, in a thread; nobody waits for it."""
+        total: Counter[str] = Counter()
+        for count in counts:
+            total.update(await asyncio.to_thread(count))
+        node.metrics.statuses = dict(total)
 
     def _reach(self) -> Reach:
         config = self._config
@@ -132,6 +153,7 @@ class Server:
             node,
             request_size_limit=config.request_size_limit,
             concurrency_limit=config.concurrency_limit,
+            metrics=node.metrics,
             guard=Guard("ingress", keyring, node.clock, self._audit),
         )
         self.ingress = Listener(ingress, config.host, config.ingress_port, tls, config.http2_stream_limit)
@@ -177,10 +199,14 @@ class Server:
         self._close_listeners()
         drain = self._config.drain_seconds if self.failure is None else 0.0
         await self._drained(drain)
+        if self._counting is not None:
+            await asyncio.wait([self._counting])
         if self._queries is not None:
             await self._queries.close()  # they read the stores
         if self._node is not None:
             await self._node.stop(self._config.stop_grace_seconds)
+        if self._tracer_provider is not None:
+            await asyncio.to_thread(self._tracer_provider.close, _EXPORT_SECONDS)
         await self._drained(_AFTER_STOP_SECONDS)
         if self._audit is not None:
             self._audit.close()
@@ -229,6 +255,17 @@ def keyring_of(config: Config, stores: Sequence[Storage]) -> Keyring:
             "API keys travel in clear text: set tls_certificate and tls_key, unless a proxy in front speaks TLS"
         )
     return keyring
+
+
+def _tracer_provider(config: Config) -> "ReplaySafeTracerProvider | None":
+    """Where traces go, if anywhere; spans that handlers make go there too, unless their module has said otherwise."""
+    provider = provider_from(config.tracing_endpoint)
+    if provider is not None:
+        from opentelemetry import trace
+
+        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            trace.set_tracer_provider(provider)
+    return provider
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

@@ -40,6 +40,13 @@ def test_it_is_no_test_class() -> None:
     assert TestEngine.__test__ is False
 
 
+async def test_handlers_are_suspended_whenever_they_wait() -> None:
+    async with TestEngine(app, suspend=True, skip=False) as engine:
+        handle = await engine.send(waits)
+        await engine.settle()
+        assert (await handle.describe()).status == "suspended"
+
+
 async def test_time_stands_still_until_it_is_moved() -> None:
     async with TestEngine(app, skip=False, start=datetime(2031, 5, 6, tzinfo=UTC)) as engine:
         handle = await engine.send(nap, 3600)

@@ -15,6 +15,7 @@ from perdure.model.actions import ReplayedJournal, StartAttempt
 from perdure.model.ids import random_seed
 from perdure.model.invocation import AttemptFailure, Invocation, Invoked, Retention, Target, Waiting
 from perdure.model.services import HandlerInfo, HandlerKind, RetryPolicy, ServiceInfo, ServiceKind
+from perdure.model.tracing import Trace
 from perdure.protocol.control import AwaitingOn, End, Error, FromHandler, ProposeRun, Start, StepFailed, Suspension
 from perdure.runtime.clock import VirtualClock
 from perdure.runtime.invoker import Invoker
@@ -90,7 +91,7 @@ class Rig:
     def submitter(self, partition: int) -> Callable[[c.PartitionCommand], None]:
         return lambda command: self.submit(partition, command)
 
-    def address(self, entry: e.Call | e.OneWayCall, caller: bytes, at: int) -> c.Invoke:
+    def address(self, entry: e.Call | e.OneWayCall, caller: bytes, at: int, trace: Trace | None = None) -> c.Invoke:
         if entry.service == "unknown":
             raise Invalid("service 'unknown' not found")
         target = Target(entry.service, entry.handler, HandlerKind.PLAIN)

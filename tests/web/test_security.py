@@ -46,6 +46,7 @@ ADMIN_ROUTES: dict[tuple[str, str], Role | None] = {
     ("POST", "/keys"): Role.ADMIN,
     ("DELETE", "/keys/{id}"): Role.ADMIN,
     ("GET", "/cluster-health"): Role.READ,
+    ("GET", "/metrics"): Role.READ,
     ("GET", "/openapi"): Role.READ,
     ("GET", "/services/{service}/openapi"): Role.READ,
     ("PUT", "/limits/rules"): Role.ADMIN,

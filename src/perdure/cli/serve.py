@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import logging
 import sys
 import time
 import traceback
@@ -13,6 +12,7 @@ import typer
 
 from perdure.cli.options import ConfigFile, load_settings, with_settings
 from perdure.sdk.app import App
+from perdure.sdk.logs import setup_logging
 from perdure.sdk.service import Service, VirtualObject, Workflow
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def serve(
     from perdure.server import run
 
     found = load_settings(config, settings)
-    _log_to_stderr()
+    chosen = found.config
+    setup_logging(chosen.log_format, chosen.log_level, replays=chosen.log_replays)
     sys.path.insert(0, str(Path.cwd()))
     loaded = {each: load_app(each) for each in apps or ()}
     run(
@@ -57,11 +58,6 @@ def serve(
 def _announce(line: str) -> None:
     typer.echo(line)
     sys.stdout.flush()
-
-
-def _log_to_stderr() -> None:
-    if not logging.getLogger().handlers:
-        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 def load_app(text: str) -> "App | AsgiApp":

@@ -98,11 +98,14 @@ def move(turn: Turn, invocation: Invocation, status: Status, **changes: Any) -> 
     tables = turn.tables
     moved = replace(invocation, status=status, **changes)
     tables.put(INVOCATION, (invocation.number,), moved)
-    if after is Invoked:
-        if before is not Invoked:
-            tables.put(ACTIVE, (invocation.number,), True)
-    elif before is Invoked:
-        tables.delete(ACTIVE, (invocation.number,))
+    if before is not after:
+        if after is Invoked:
+            tables.put(ACTIVE, (invocation.number,), True)  # so that it is started again after a crash
+        elif before is Invoked:
+            tables.delete(ACTIVE, (invocation.number,))
+        statuses = tables.statuses
+        statuses[before] -= 1
+        statuses[after] += 1
     return moved
 
 
@@ -129,7 +132,9 @@ def accept(turn: Turn, command: Invoke) -> None:
         caller=command.caller,
         waiters=() if command.waiter is None else (command.waiter,),
         execute_at=command.execute_at if later else None,
+        trace=command.trace,
     )
+    tables.statuses[Scheduled] += 1
     if later:
         due = command.execute_at or 0
         tables.put(INVOCATION, (number,), invocation)
@@ -178,8 +183,10 @@ def _begin(turn: Turn, invocation: Invocation, journal: ReplayedJournal | None) 
 
 def start(turn: Turn, invocation: Invocation, journal: ReplayedJournal | None = None, **changes: Any) -> None:
     """Run the handler, from the beginning or again: every attempt comes through here."""
-    changes.setdefault("status", Invoked())
-    status = changes.pop("status")
+    status = changes.pop("status", None)
+    if status is None:
+        before = invocation.status
+        status = Invoked(seen=before.seen) if type(before) is Suspended else Invoked()
     if invocation.started_at is None:
         changes["started_at"] = turn.at
     invocation = move(turn, invocation, status, attempts=invocation.attempts + 1, **changes)
@@ -232,7 +239,9 @@ def notify(turn: Turn, invocation: Invocation, notification: Notification) -> No
 def _wakes(turn: Turn, invocation: Invocation, status: Suspended, notification: Notification) -> bool:
     if not awaiting.is_awaited(status.waiting, notification):
         return False
-    return status.waiting.flat or awaiting.has_come(status.waiting, _notifications(turn, invocation)[status.seen :])
+    return status.waiting.flat or awaiting.has_come(
+        status.waiting, _notifications(turn, invocation)[status.seen or 0 :]
+    )
 
 
 def _notifications(turn: Turn, invocation: Invocation) -> list[Notification]:
@@ -249,11 +258,10 @@ def suspend(turn: Turn, command: Suspend) -> None:
     invocation = current(turn, command.number, command.attempt)
     if invocation is None:
         return
-    seen = command.seen or 0
-    if awaiting.has_come(command.waiting, _notifications(turn, invocation)[seen:]):
-        start(turn, invocation)
+    if awaiting.has_come(command.waiting, _notifications(turn, invocation)[command.seen or 0 :]):
+        start(turn, invocation, status=Invoked(seen=command.seen))
     else:
-        move(turn, invocation, Suspended(turn.at, command.waiting, 0 if command.waiting.flat else seen))
+        move(turn, invocation, Suspended(turn.at, command.waiting, command.seen))
 
 
 def end(turn: Turn, command: End) -> None:
@@ -283,7 +291,9 @@ def fail(turn: Turn, command: Fail) -> None:
     delay = command.delay_ms
     if delay is None:
         delay = command.policy.delay_ms(failures, command.chance)
-    retry = Invoked(failures, turn.at + delay, command.failure, command.step_attempts, status.fruitless + 1)
+    retry = Invoked(
+        failures, turn.at + delay, command.failure, command.step_attempts, status.fruitless + 1, status.seen
+    )
     if delay <= 0:
         start(turn, invocation, status=replace(retry, retry_at=None))
         return
@@ -307,6 +317,7 @@ def finish(turn: Turn, invocation: Invocation, result: Value | Failure) -> None:
     tables, retention = turn.tables, invocation.retention
     held = invocation.target.kind is HandlerKind.EXCLUSIVE and not isinstance(invocation.status, Scheduled | Inboxed)
     completed = move(turn, invocation, Completed(turn.at, result), waiters=())
+    tables.completed.append(completed)
     turn.actions.append(Finished(invocation.id, result, expires_at(completed)))
     for waiter in invocation.waiters:
         complete_waiter(turn, waiter, result)

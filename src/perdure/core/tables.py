@@ -15,7 +15,7 @@ import msgspec
 from perdure.model.commands import Message
 from perdure.model.deployments import Deployment
 from perdure.model.entries import Entry
-from perdure.model.invocation import Invocation, Promise
+from perdure.model.invocation import Invocation, Promise, Status
 from perdure.model.keys import ApiKey
 
 __all__ = [
@@ -132,8 +132,19 @@ TABLES: tuple[Table[Any], ...] = (
 class Tables(Protocol):
     """What the core reads and writes. Nothing it writes is seen by anyone else before the batch is on disk.
 
-    `index` says which of `partitions` partitions these tables are.
+    `index` says which of `partitions` partitions these tables are. `statuses` and `completed` are for whoever counts,
+    and are not stored: the core writes to them and reads neither.
     """
+
+    @property
+    def statuses(self) -> dict[type[Status], int]:
+        """By how much the number of invocations of each status has changed."""
+        ...
+
+    @property
+    def completed(self) -> list[Invocation]:
+        """The invocations that this batch completes."""
+        ...
 
     @property
     def index(self) -> int: ...

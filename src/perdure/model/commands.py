@@ -16,6 +16,7 @@ from perdure.model.entries import Call, Command, Failure, Input, OneWayCall, Sig
 from perdure.model.invocation import AttemptFailure, Retention, Target, Waiter, Waiting
 from perdure.model.keys import ApiKey
 from perdure.model.services import RetryPolicy
+from perdure.model.tracing import Trace
 
 __all__ = [
     "Append",
@@ -74,6 +75,7 @@ class Invoke(_Struct, frozen=True):
     waiter: Waiter | None = None
     token: int | None = None
     wait: bool = False
+    trace: Trace | None = None
 
 
 class Append(_Struct, frozen=True):
@@ -241,6 +243,7 @@ class Restart(_Struct, frozen=True):
     keep: int = 1
     token: int | None = None
     deployment: str | None = ""
+    trace: Trace | None = None
 
 
 class Attach(_Struct, frozen=True):

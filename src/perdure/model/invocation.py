@@ -7,6 +7,7 @@ import msgspec
 
 from perdure.model.entries import Failure, Value
 from perdure.model.services import HandlerKind
+from perdure.model.tracing import Trace
 
 __all__ = [
     "AttemptFailure",
@@ -112,6 +113,7 @@ class Invoked(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_fie
     """Runs, or waits until `retry_at` to run again after `failures` failed attempts that its policy counts.
 
     `fruitless` counts all attempts since the journal last grew: what a handler elsewhere bases its steps' policies on.
+    `seen` is how many notifications an earlier attempt is known to have been given, and to have come to rest after.
     """
 
     failures: int = 0
@@ -119,17 +121,19 @@ class Invoked(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_fie
     failure: AttemptFailure | None = None
     step_attempts: dict[int, int] = {}
     fruitless: int = 0
+    seen: int | None = None
 
 
 class Suspended(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_field="_"):
     """Nothing of it is in memory until what it waits for has come.
 
-    Where that is a combination, `seen` says how many notifications had been given to it: later ones count.
+    `seen` says how many notifications had been given to it (None: nobody counted). Where it waits for a combination,
+    later ones count.
     """
 
     since: int
     waiting: Waiting
-    seen: int = 0
+    seen: int | None = None
 
 
 class Paused(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, tag_field="_"):
@@ -160,7 +164,7 @@ class Invocation(msgspec.Struct, frozen=True, omit_defaults=True):
     `attempts` counts attempts; it is also the fence: what an attempt reports is dropped when a later one exists.
     `deployment` and `protocol_version` are those it is pinned to, from the moment it has more than its input.
     `execute_at` is when it was to begin, if that was later than it came; `inboxed_at` is when it had to wait for its
-    object's lock.
+    object's lock. `trace` is its place in a trace, if tracing was on when it was accepted.
     """
 
     number: int
@@ -181,6 +185,7 @@ class Invocation(msgspec.Struct, frozen=True, omit_defaults=True):
     protocol_version: int = 0
     execute_at: int | None = None
     inboxed_at: int | None = None
+    trace: Trace | None = None
 
     @property
     def replays(self) -> Origin:

@@ -17,7 +17,9 @@ class Start(msgspec.Struct, frozen=True):
     `state` is the whole state of the handler's object, or None if it has none or it is to be read key by key.
     `failures` counts failed attempts since the journal last grew, `step_attempts` failed tries by completion id.
     `started_at` is 0 where the journal has no clock: on the wire. There, `since_progress_ms` says how long ago the
-    journal last grew.
+    journal last grew. `seen` is how many notifications an earlier attempt is known to have been given, and to have come
+    to rest after (None: not known). `trace` and `trace_state` are the context (W3C) that all it does belongs to; "": it
+    is not traced.
     """
 
     id: bytes
@@ -31,6 +33,9 @@ class Start(msgspec.Struct, frozen=True):
     step_attempts: dict[int, int]
     retry_policy: RetryPolicy
     since_progress_ms: int = 0
+    seen: int | None = None
+    trace: str = ""
+    trace_state: str = ""
 
 
 class ProposeRun(msgspec.Struct, frozen=True, gc=False):

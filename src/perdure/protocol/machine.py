@@ -66,6 +66,7 @@ class Machine:
         "closed",
         "command_index",
         "failure",
+        "known",
         "seen",
         "settled",
         "started_at",
@@ -92,6 +93,7 @@ class Machine:
         self._next_signal = FIRST_AWAKEABLE_SIGNAL
         self.command_index = 0  # of the command matched or sent last; 0 is the input
         self.seen = 0
+        self.known = -1 if start.seen is None else start.seen  # notifications that an earlier attempt was given
         self.time = start.started_at
         self.started_at = start.started_at
         self._zero = 0  # the wall clock's time (ms since the epoch) at time 0, once it is known
@@ -101,6 +103,11 @@ class Machine:
     @property
     def replaying(self) -> bool:
         return bool(self._commands)
+
+    @property
+    def repeating(self) -> bool:
+        """Whether the code does what an earlier attempt did, as far as is known."""
+        return bool(self._commands) or self.seen <= self.known
 
     @property
     def wall_time(self) -> int | None:

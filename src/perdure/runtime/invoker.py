@@ -7,25 +7,43 @@ suspend, those idle longest first, so a thousand handlers that sleep do not keep
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from msgspec.structs import replace
 
 from perdure.model import entries as e
 from perdure.model.actions import ReplayedJournal, StartAttempt
-from perdure.model.commands import Append, AppendCall, Fail, Invoke, Load, PartitionCommand, Pin, Propose
+from perdure.model.commands import (
+    Append,
+    AppendCall,
+    End,
+    Fail,
+    Invoke,
+    Load,
+    PartitionCommand,
+    Pin,
+    Propose,
+    Suspend,
+)
 from perdure.model.deployments import Deployment
-from perdure.model.ids import InvocationId, random_seed
+from perdure.model.ids import InvocationId, format_invocation_id, random_seed
 from perdure.model.invocation import AttemptFailure, Invocation, Invoked, Waiting
 from perdure.model.services import RetryPolicy
+from perdure.model.tracing import STATE_MEMBER, Trace
 from perdure.protocol import versions
 from perdure.protocol.attempt import Attempt
 from perdure.protocol.control import AwaitingOn, Error, FromHandler, Start, StepFailed, Suspension
 from perdure.runtime.clock import Clock, TimerHandle
 from perdure.runtime.registry import Registry, Route
+from perdure.telemetry.metrics import HandlerMetrics, Metrics
 from perdure.transports.base import Duplex, Transport
 from perdure.transports.remote import Remote
+
+if TYPE_CHECKING:  # it needs OpenTelemetry, and is there only where tracing is on
+    from perdure.telemetry.tracing import AttemptTrace, Tracing
 
 __all__ = ["Invoker", "Running"]
 
@@ -33,6 +51,8 @@ _log = logging.getLogger("perdure.invocation")
 
 PROGRESS: frozenset[type] = frozenset({StepFailed, AwaitingOn, Error, Suspension})
 REMOTE_LIMIT = 4_000
+LEAVING_LIMIT = 1_000
+_OUTCOMES: dict[type, str] = {End: "completed", Suspend: "suspended", Fail: "failed"}
 WRITES: frozenset[type] = frozenset({Append, AppendCall, Propose})
 
 Key = tuple[int, int]  # partition, number of the invocation
@@ -54,7 +74,7 @@ _NOTHING = Waiting()
 
 class Live:
     """One attempt that runs now, since `since`. `pin` is the version under which its deployment is still to be pinned;
-    0: it is."""
+    0: it is. `steps` are those without a result: name, and since when. `trace` is None unless it is traced."""
 
     __slots__ = (
         "attempt",
@@ -64,10 +84,13 @@ class Live:
         "invocation",
         "key",
         "lane",
+        "numbers",
         "pin",
         "route",
         "since",
+        "steps",
         "submit",
+        "trace",
         "waiting",
     )
 
@@ -80,6 +103,7 @@ class Live:
         attempt: Attempt,
         submit: Callable[[PartitionCommand], None],
         since: int,
+        numbers: HandlerMetrics,
     ) -> None:
         self.key = key
         self.submit = submit
@@ -93,6 +117,9 @@ class Live:
         self.duplex: Duplex | None = None
         self.idle_timer: TimerHandle | None = None
         self.waiting = _NOTHING
+        self.numbers = numbers
+        self.steps: dict[int, tuple[str, int]] = {}
+        self.trace: AttemptTrace | None = None
 
 
 class Running(NamedTuple):
@@ -116,7 +143,7 @@ class Environment(Protocol):
 
     def submitter(self, partition: int) -> Callable[[PartitionCommand], None]: ...
 
-    def address(self, entry: e.Call | e.OneWayCall, caller: bytes, at: int) -> Invoke: ...
+    def address(self, entry: e.Call | e.OneWayCall, caller: bytes, at: int, trace: Trace | None = None) -> Invoke: ...
 
 
 class Invoker:
@@ -131,7 +158,9 @@ class Invoker:
         remote: Remote | None = None,
         remote_limit: int = REMOTE_LIMIT,
         newest_version: int = versions.USUAL,
+        metrics: Metrics | None = None,
     ) -> None:
+        self.metrics = metrics or Metrics()
         self._environment = environment
         self._loop = asyncio.get_running_loop()
         self._registry = registry
@@ -146,6 +175,8 @@ class Invoker:
         self._held_back: dict[tuple[str, str], OrderedDict[Key, Invocation]] = {}
         self._stopping = False
         self.on_idle: Callable[[], None] | None = None
+        self.tracing: Tracing | None = None
+        self._leaving: dict[Key, AttemptTrace] = {}  # of attempts that are gone before their steps' results are on disk
 
     @property
     def live(self) -> int:
@@ -160,6 +191,15 @@ class Invoker:
             stored = deployment is not None and deployment.stored
             found.append(Running(live.invocation.id, live.since, deployment.id if deployment and stored else None))
         return found
+
+    @property
+    def live_elsewhere(self) -> int:
+        """How many attempts run on deployments."""
+        return self._elsewhere.live
+
+    def live_by_handler(self) -> dict[tuple[str, str], int]:
+        """How many attempts run of each handler, by service and name; not of those of which none does."""
+        return Counter((live.info.service, live.info.name) for live in self._live.values())
 
     @property
     def waiting(self) -> int:
@@ -209,12 +249,19 @@ class Invoker:
             invocation.attempts,
             target,
             info.retry_policy,
-            lambda entry, at: environment.address(entry, invocation.id, at),
+            (lambda entry, at: environment.address(entry, invocation.id, at))
+            if invocation.trace is None
+            else (lambda entry, at: environment.address(entry, invocation.id, at, invocation.trace)),
         )
         now = environment.clock.now_ms()
-        live = Live(key, invocation, route, lane, attempt, environment.submitter(key[0]), now)
+        numbers = self.metrics.handler(target.service, target.handler)
+        numbers.started += 1
+        live = Live(key, invocation, route, lane, attempt, environment.submitter(key[0]), now, numbers)
         self._live[key] = live
         lane.live += 1
+        if self.tracing is not None:
+            deployment = route.deployment
+            live.trace = self.tracing.attempt(invocation, now, None if deployment is None else deployment.id)
         if journal is None:
             environment.submit(key[0], Load(now, key[1], invocation.attempts))
         else:
@@ -251,7 +298,16 @@ class Invoker:
             status.step_attempts,
             live.info.retry_policy,
             max(0, self._environment.clock.now_ms() - journal.grown_at) if status.fruitless and journal.grown_at else 0,
+            status.seen,
         )
+        trace = invocation.trace
+        if trace is not None:
+            state = f"{STATE_MEMBER},{trace.state}" if trace.state else STATE_MEMBER
+            start = replace(start, trace=trace.context, trace_state=state)
+            if live.trace is not None:
+                live.trace.tries.update(status.step_attempts)
+        if len(journal.entries) > 1:
+            live.steps = _unfinished(journal.entries, live.since)
         for entry in reversed(journal.entries):
             if isinstance(entry, e.Output):  # an earlier attempt was cut off between its output and its end
                 live.attempt.output = entry.result
@@ -293,6 +349,8 @@ class Invoker:
         at = self._environment.clock.now_ms()
         failure = AttemptFailure(f"[{code}] {problem}", 500, at, restate_code=code)
         live.submit(live.attempt.fail(failure, at, self._environment.chance()))
+        live.numbers.failed += 1
+        self._trace_end(live, "failed", failure)
         self._gone(live)
 
     def loaded(self, partition: int, action: StartAttempt) -> bool:
@@ -307,7 +365,10 @@ class Invoker:
 
     def notify(self, partition: int, number: int, notification: e.Notification) -> None:
         """Give a live attempt a notification; one that is not live finds it in its journal."""
-        live = self._live.get((partition, number))
+        key = (partition, number)
+        live = self._live.get(key)
+        if self.tracing is not None:
+            self._trace_notification(key, live, notification)
         if live is None or live.duplex is None:
             return
         if live.idle_timer is not None or live.route.deployment is not None:
@@ -317,15 +378,33 @@ class Invoker:
         except Exception as error:
             self._broken(live, error)
 
+    def _trace_notification(self, key: Key, live: Live | None, notification: e.Notification) -> None:
+        left = self._leaving.get(key)
+        if left is not None:
+            left.told(notification)
+            if left.settled:
+                del self._leaving[key]
+        if live is not None and live.trace is not None:
+            live.trace.told(notification)
+
+    def _trace_end(self, live: Live, outcome: str, failure: AttemptFailure | None = None) -> None:
+        trace = live.trace
+        if trace is not None:
+            trace.ended(outcome, self._environment.clock.now_ms(), failure)
+            if not trace.settled:
+                self._leaving[live.key] = trace
+                if len(self._leaving) > LEAVING_LIMIT:  # of those that were killed meanwhile nothing more is heard
+                    del self._leaving[next(iter(self._leaving))]
+
     def _broken(self, live: Live, error: Exception) -> None:
         """A bug of the other end. It ends this attempt; what else is to be done does not suffer."""
-        target, attempt, environment = live.invocation.target, live.attempt, self._environment
-        _log.error("%s: attempt %d broke: %r", target, live.invocation.attempts, error, exc_info=error)
+        attempt, environment = live.attempt, self._environment
+        _tell(live, logging.ERROR, f"attempt {live.invocation.attempts} broke: {error!r}", error)
+        live.numbers.failed += 1
+        failure = AttemptFailure(f"the attempt broke: {error!r}", 500, environment.clock.now_ms())
         if not attempt.ended:
-            at = environment.clock.now_ms()
-            live.submit(
-                attempt.fail(AttemptFailure(f"the attempt broke: {error!r}", 500, at), at, environment.chance())
-            )
+            live.submit(attempt.fail(failure, failure.at, environment.chance()))
+        self._trace_end(live, "failed", failure)
         if live.duplex is not None:
             live.duplex.abort()
         self._gone(live)
@@ -340,6 +419,8 @@ class Invoker:
         live = self._live.get(key)
         if live is not None:
             live.attempt.ended = True
+            live.numbers.aborted += 1
+            self._trace_end(live, "aborted")
             if live.duplex is not None:
                 live.duplex.abort()
             self._gone(live)
@@ -350,16 +431,37 @@ class Invoker:
             return  # it was refused and will hear of it, or is gone
         if live.route.deployment is not None and live.key in self._idle and type(message) is not AwaitingOn:
             self._no_longer_idle(live)  # elsewhere it may have been silent only
-        command = attempt.receive(message, environment.clock.now_ms(), environment.chance())
+        at = environment.clock.now_ms()
+        command = attempt.receive(message, at, environment.chance())
+        made = type(command)
         if command is not None:
-            if live.pin and type(command) in WRITES:
+            if live.pin and made in WRITES:
                 self._pin(live)
             live.submit(command)
-        if type(command) is Fail and type(message) is not Error:
+        if made is Append:
+            if type(message) is e.Run:
+                live.steps[message.completion_id] = (message.name, at)
+        elif type(command) is Propose:
+            begun = live.steps.pop(command.completion_id, None)
+            if begun is not None:
+                live.numbers.step(begun[0], at - begun[1])
+                if live.trace is not None:
+                    live.trace.proposed(command.completion_id, *begun)
+        elif type(command) is Fail and type(message) is not Error:
             self._refuse(live, command)
         elif type(message) in PROGRESS:
             self._watch(live, message)
+        if live.trace is not None:
+            live.trace.said(message, at)
         if attempt.ended:
+            if made is End:
+                live.numbers.completed += 1
+            elif made is Suspend:
+                live.numbers.suspended += 1
+            else:
+                live.numbers.failed += 1
+            if live.trace is not None:
+                self._trace_end(live, _OUTCOMES[made], command.failure if type(command) is Fail else None)
             self._gone(live)
 
     def _pin(self, live: Live) -> None:
@@ -372,24 +474,24 @@ class Invoker:
 
     def _refuse(self, live: Live, command: Fail) -> None:
         """The handler may not do what it did. It is in the middle of it, so it is hung up on a moment later."""
-        target, duplex = live.invocation.target, live.duplex
-        _log.warning("%s: attempt %d failed: %s", target, live.invocation.attempts, command.failure.message)
+        duplex = live.duplex
+        _tell(live, logging.WARNING, f"attempt {live.invocation.attempts} failed: {command.failure.message}")
         if duplex is not None:
             self._loop.call_soon(duplex.abort)
 
     def _watch(self, live: Live, message: FromHandler) -> None:
         """Notice what is more than a journal entry."""
-        invocation = live.invocation
         if isinstance(message, AwaitingOn):
             live.waiting = message.waiting
             self._became_idle(live)
         elif isinstance(message, StepFailed):
-            _log.warning("%s: a step failed and is tried again: %s", invocation.target, message.failure.message)
+            live.numbers.step_failures += 1
+            if live.trace is not None:
+                live.trace.tries.update(message.step_attempts)
+            _tell(live, logging.WARNING, f"a step failed and is tried again: {message.failure.message}")
         elif isinstance(message, Error):
             level = logging.ERROR if message.behavior == "pause" else logging.WARNING
-            _log.log(
-                level, "%s: attempt %d failed: %s", invocation.target, invocation.attempts, message.failure.message
-            )
+            _tell(live, level, f"attempt {live.invocation.attempts} failed: {message.failure.message}")
 
     def waiting_for(self, id: InvocationId) -> Waiting | None:
         """What an attempt that is idle waits for. None: it is not idle, or does not say."""
@@ -466,3 +568,23 @@ class Invoker:
         self._stopping = True
         for partition, number in list(self._live):
             self.abort(partition, number)
+
+
+def _unfinished(entries: tuple[e.Entry, ...], at: int) -> dict[int, tuple[str, int]]:
+    """The steps that an earlier attempt began and has no result of; they begin anew, `at` the earliest."""
+    steps: dict[int, tuple[str, int]] = {}
+    for entry in entries:
+        if type(entry) is e.Run:
+            steps[entry.completion_id] = (entry.name, at)
+        elif type(entry) is e.Completion and entry.type == e.RUN_COMPLETION:
+            steps.pop(entry.completion_id, None)
+    return steps
+
+
+def _tell(live: Live, level: int, what: str, error: Exception | None = None) -> None:
+    """Log something about an attempt, with the fields that `sdk.logs` gives to what handlers log."""
+    if _log.isEnabledFor(level):
+        invocation, target = live.invocation, live.invocation.target
+        fields: dict[str, object] = {"invocation_id": format_invocation_id(invocation.id)}
+        fields |= {"service": target.service, "handler": target.handler, "attempt": invocation.attempts}
+        _log.log(level, "%s: %s", target, what, exc_info=error, extra=fields)

@@ -12,6 +12,7 @@ was not stored was ever promised.
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 from collections.abc import Callable
 
@@ -19,8 +20,10 @@ from perdure.core import partition
 from perdure.errors import StorageError
 from perdure.model.actions import Action
 from perdure.model.commands import PartitionCommand
-from perdure.storage.base import Storage
+from perdure.model.invocation import Invocation, Status
+from perdure.storage.base import Measured, Storage
 from perdure.storage.overlay import Overlay
+from perdure.telemetry.metrics import PartitionMetrics
 
 __all__ = ["PartitionLoop"]
 
@@ -39,13 +42,16 @@ class PartitionLoop:
         storage: Storage,
         perform: Callable[[int, Action], None],
         failed: Callable[[BaseException], None],
+        completed: Callable[[list[Invocation]], None] = lambda invocations: None,
     ) -> None:
         self.index = index
         self._storage = storage
         self._tables = Overlay(storage, index, partitions)
         self._perform = perform
         self._on_failure = failed
+        self._completed = completed
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.Context()  # not that of the handler whose command happens to be the first
         self._queue: list[PartitionCommand] = []
         self._actions: list[Action] = []
         self._busy = False
@@ -54,6 +60,18 @@ class PartitionLoop:
         self._quiet.set()
         self.failure: BaseException | None = None
         self.commits = 0
+        self.metrics = PartitionMetrics()
+        self._committing_since = 0.0
+
+    @property
+    def statuses(self) -> dict[type[Status], int]:
+        """By how much the number of invocations of each status has changed since this loop was made."""
+        return self._tables.statuses
+
+    @property
+    def measured(self) -> Measured | None:
+        """What the store knows of its own costs; None if it has none worth knowing."""
+        return self._storage if isinstance(self._storage, Measured) else None
 
     @property
     def queued(self) -> int:
@@ -68,10 +86,10 @@ class PartitionLoop:
         if not self._scheduled and not self._busy:
             self._scheduled = True
             self._quiet.clear()
-            self._loop.call_soon(self._next_turn)
+            self._loop.call_soon(self._next_turn, context=self._context)
 
     def _next_turn(self) -> None:
-        self._loop.call_soon(self._close_batch)
+        self._loop.call_soon(self._close_batch, context=self._context)
 
     def _close_batch(self) -> None:
         self._scheduled = False
@@ -94,6 +112,8 @@ class PartitionLoop:
         self._busy = True
         self._actions = actions
         self.commits += 1
+        self.metrics.batches.observe(len(commands))
+        self._committing_since = self._loop.time()
         self._storage.commit(batch, self._written)
 
     def _written(self, error: BaseException | None) -> None:
@@ -108,12 +128,15 @@ class PartitionLoop:
         if error is not None:
             self._fail(StorageError(f"partition {self.index} cannot commit: {error}"))
             return
-        self._tables.settled()
+        self.metrics.commits.observe(self._loop.time() - self._committing_since)
+        completed = self._tables.settled()
         actions, self._actions = self._actions, []
         if self._queue:
             self._close_batch()
         perform, index = self._perform, self.index
         try:
+            if completed:
+                self._completed(completed)
             for action in actions:
                 perform(index, action)
         except Exception as bug:  # the tables say that it is done: whoever depends on it would wait for ever
@@ -122,7 +145,7 @@ class PartitionLoop:
         if not self._busy and not self._scheduled:
             if self._queue:
                 self._scheduled = True
-                self._loop.call_soon(self._close_batch)
+                self._loop.call_soon(self._close_batch, context=self._context)
             else:
                 self._quiet.set()
 

@@ -9,7 +9,7 @@ import itertools
 import os
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -21,9 +21,10 @@ from perdure.model import entries as e
 from perdure.model import ids
 from perdure.model.deployments import Deployment
 from perdure.model.ids import InvocationId
-from perdure.model.invocation import Target, Waiter
+from perdure.model.invocation import Invocation, Target, Waiter
 from perdure.model.keys import ENTROPY_BYTES, ApiKey, Role, make_key
 from perdure.model.services import HandlerKind
+from perdure.model.tracing import Trace
 from perdure.protocol.attempt import check_storable
 from perdure.protocol.versions import USUAL
 from perdure.runtime.clock import Clock, SystemClock, TimerHandle
@@ -34,8 +35,12 @@ from perdure.runtime.loop import PartitionLoop
 from perdure.runtime.perform import PERFORMERS
 from perdure.runtime.registry import Registry, retention_of
 from perdure.storage.base import Storage
+from perdure.telemetry.metrics import Metrics
 from perdure.transports.base import Transport
 from perdure.transports.remote import Remote
+
+if TYPE_CHECKING:  # it needs OpenTelemetry, and is there only where tracing is on
+    from perdure.telemetry.tracing import Tracing
 
 __all__ = ["Node"]
 
@@ -76,17 +81,25 @@ class Node:
         self._when_failed = failed
         self.started_at = self.clock.now_ms()
         self.remote = remote
-        self.invoker = Invoker(self, registry, transport, attempt_limit, remote, remote_attempt_limit, newest_version)
+        self.metrics = Metrics()
+        self.tracing: Tracing | None = None
+        self.invoker = Invoker(
+            self, registry, transport, attempt_limit, remote, remote_attempt_limit, newest_version, self.metrics
+        )
         self.courier = Courier(self.clock, self.submit)
         count = len(storages)
         self.partitions = [
-            PartitionLoop(index, count, storage, self._perform, self._partition_failed)
+            PartitionLoop(index, count, storage, self._perform, self._partition_failed, self._completed)
             for index, storage in enumerate(storages)
         ]
         self._tokens = itertools.count(1)
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._attached: dict[bytes, list[asyncio.Future[Any]]] = {}
         self._timers: list[tuple[int, TimerHandle] | None] = [None] * count
+
+    def trace(self, tracing: "Tracing") -> None:
+        """Have spans made of what happens from now on. To be called before `start`."""
+        self.tracing = self.invoker.tracing = tracing
 
     # Life
 
@@ -143,6 +156,11 @@ class Node:
             if not future.done():
                 future.set_exception(error)
 
+    def _completed(self, invocations: list[Invocation]) -> None:
+        self.metrics.completed(invocations)
+        if self.tracing is not None:
+            self.tracing.completed(invocations)
+
     # What partitions ask for
 
     def _perform(self, partition: int, action: a.Action) -> None:
@@ -181,8 +199,8 @@ class Node:
                 if not future.done():
                     future.set_result(answer)
 
-    def address(self, entry: e.Call | e.OneWayCall, caller: bytes, at: int) -> c.Invoke:
-        """The invocation that a handler's call makes. Raises `Invalid` if it can make none."""
+    def address(self, entry: e.Call | e.OneWayCall, caller: bytes, at: int, trace: Trace | None = None) -> c.Invoke:
+        """The invocation that a handler's call makes; `trace` is the caller's. Raises `Invalid` if it can make none."""
         try:
             target = self.registry.target(entry.service, entry.handler, entry.key or None)
         except NotFound as error:
@@ -194,9 +212,12 @@ class Node:
             waiter = Waiter(caller, entry.completion_id, e.CALL_COMPLETION)
         elif entry.invoke_time > at:
             execute_at = entry.invoke_time
-        return self._invoke(
+        command = self._invoke(
             target, e.Input(entry.parameter, entry.headers), at, entry.idempotency_key, execute_at, caller, waiter
         )
+        if self.tracing is not None and trace is not None:
+            command = replace(command, trace=self.tracing.called(command.id, target, at, trace, entry))
+        return command
 
     def _invoke(
         self,
@@ -212,9 +233,12 @@ class Node:
     ) -> c.Invoke:
         info = self.registry.handler(target.service, target.handler)
         assert info is not None
+        id, trace = self._new_id(target, idempotency_key, at), None
+        if self.tracing is not None and caller is None:
+            trace = self.tracing.accepted(id, target, at, entry.headers)
         return c.Invoke(
             at,
-            self._new_id(target, idempotency_key, at),
+            id,
             target,
             entry,
             retention_of(info, idempotency_key),
@@ -224,6 +248,7 @@ class Node:
             waiter,
             token,
             wait,
+            trace,
         )
 
     # Ids
@@ -406,7 +431,12 @@ class Node:
         """
         at = self.clock.now_ms()
         new_id = ids.invocation_id(id[:8], ids.ulid(at, self._entropy(80)))  # beside the old one: same partition
-        return await self._ask(id, lambda token: c.Restart(at, id, new_id, keep, token, deployment))  # type: ignore[no-any-return]
+        trace = None
+        if self.tracing is not None:
+            trace = self.tracing.accepted(new_id, Target("", "", HandlerKind.PLAIN), at, ())
+        return await self._ask(  # type: ignore[no-any-return]
+            id, lambda token: c.Restart(at, id, new_id, keep, token, deployment, trace)
+        )
 
     async def describe(self, id: InvocationId) -> a.Description | a.Refused:
         answer: a.Description | a.Refused = await self._ask(

@@ -23,13 +23,21 @@ STACK_FRAMES = 6  # the innermost say where; the rest is the engine's own
 class Watchdog:
     """Logs a warning, once for each time, when the loop has not turned for `threshold` seconds.
 
-    `who` names what the loop's thread is running, or None; it is called from the watchdog's own thread.
+    `who` names what the loop's thread is running, or None; it is called from the watchdog's own thread. `observe` is
+    told a few times a second how late (seconds) the loop was.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, who: Callable[[], str | None], threshold: float = 1.0) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        who: Callable[[], str | None],
+        threshold: float = 1.0,
+        observe: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
         self._loop = loop
         self._who = who
         self._threshold = threshold
+        self._observe = observe
         self._beat = time.monotonic()
         self._watched = threading.get_ident()
         self._stopped = threading.Event()
@@ -38,7 +46,8 @@ class Watchdog:
 
     def start(self) -> None:
         """To be called on the loop's thread."""
-        self._turn()
+        self._beat = time.monotonic()
+        self._handle = self._loop.call_later(BEAT_SECONDS, self._turn)
         threading.Thread(target=self._watch, name="perdure-watchdog", daemon=True).start()
 
     def stop(self) -> None:
@@ -50,6 +59,7 @@ class Watchdog:
         now = time.monotonic()
         late = now - self._beat - BEAT_SECONDS
         self.longest = max(self.longest, late)
+        self._observe(max(0.0, late))
         if late > self._threshold:
             _log.warning("the event loop turns again; it was held up for %.1f s", late)
         self._beat = now

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
+from msgspec.structs import replace
+
 from perdure.errors import ProtocolError, RemoteProtocolError
 from perdure.model.entries import Notification
 from perdure.model.invocation import AttemptFailure, Target
@@ -47,7 +49,7 @@ class _EndOfInput:
 
 
 class Conversation:
-    """See the module's docstring. `run` answers one request."""
+    """See the module's docstring. `run` answers one request; `trace` is what its headers say of traces."""
 
     __slots__ = (
         "_end",
@@ -57,6 +59,8 @@ class Conversation:
         "_over",
         "_run",
         "_scheduled",
+        "_trace",
+        "_trace_state",
         "_unsent",
         "_unsent_bytes",
         "_wake",
@@ -64,9 +68,12 @@ class Conversation:
         "host",
     )
 
-    def __init__(self, definition: HandlerDefinition, version: int, host: Host) -> None:
+    def __init__(
+        self, definition: HandlerDefinition, version: int, host: Host, trace: tuple[str, str] = ("", "")
+    ) -> None:
         self.definition = definition
         self.host = host
+        self._trace, self._trace_state = trace
         target = Target(definition.service, definition.name, definition.kind)
         self._end = HandlerEnd(target, version, definition.info.retry_policy)
         self._run: HandlerRun | None = None
@@ -171,6 +178,8 @@ class Conversation:
             _log.warning("%s/%s: %s", self.definition.service, self.definition.name, what.message)
             self._break(what.message, what.code)
         elif isinstance(what, Start):
+            if self._trace:
+                what = replace(what, trace=self._trace, trace_state=self._trace_state)
             self._run = HandlerRun(self.definition, what, self._say, self.host, run_main)
             self._run.begin()
         else:

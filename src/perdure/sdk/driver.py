@@ -53,6 +53,7 @@ class HandlerRun:
     """One attempt. The engine calls `begin`, `notify`, `close_input` and `abort`, and is answered through `send`."""
 
     __slots__ = (
+        "__weakref__",
         "_advancing",
         "_calls",
         "_cancel_when_known",
@@ -80,6 +81,7 @@ class HandlerRun:
         "host",
         "loop",
         "main",
+        "spans",
         "start",
         "steps",
         "thread_busy",
@@ -128,6 +130,7 @@ class HandlerRun:
         self._now_at: int | None = None  # how many notifications had been delivered when the clock was read last
         self.cancelled = False
         self.thread_busy = False
+        self.spans = 0  # begun by the handler's code so far
         self.main: asyncio.Task[Any] | None = None
 
     def _record(self, message: FromHandler) -> None:
@@ -178,6 +181,9 @@ class HandlerRun:
                 start.step_attempts,
                 start.retry_policy,
                 start.since_progress_ms,
+                self._machine.seen,
+                start.trace,
+                start.trace_state,
             )
         )
         self.begin()
@@ -367,6 +373,17 @@ class HandlerRun:
                 "do this in the handler, before or after the step"
             )
         return self._machine
+
+    @property
+    def repeating(self) -> bool:
+        """Whether the handler's code does what an earlier attempt did, or is being dropped."""
+        machine = self._machine
+        return machine.closed or machine.repeating
+
+    @property
+    def journal_ms(self) -> int | None:
+        """The journal's time, ms since the epoch; None if nothing in it says that. Written down nowhere."""
+        return self._machine.wall_time
 
     @property
     def has_clock(self) -> bool:

@@ -20,6 +20,8 @@ from perdure.protocol.identity import parse_public_key, verify
 from perdure.protocol.manifest import ManifestError, write_manifest
 from perdure.sdk.conversation import Conversation, Receive, Send
 from perdure.sdk.host import EndpointHost
+from perdure.sdk.logs import quiet_replays
+from perdure.sdk.tracing import trace_of
 
 if TYPE_CHECKING:
     from perdure.sdk.app import App
@@ -66,6 +68,7 @@ class Endpoint:
         """The host of this event loop; a server that knows no lifespan has it made by the first request."""
         loop = asyncio.get_running_loop()
         if self._host is None or self._host.loop is not loop:
+            quiet_replays()
             self._host = EndpointHost(loop)
         return self._host
 
@@ -136,7 +139,7 @@ class Endpoint:
             return
         # The head goes out before the journal is read: a server that waits for it must not wait long.
         await self._head(send, 200, [(b"content-type", versions.content_type(version).encode())])
-        await Conversation(definition, version, self._hosted()).run(receive, send)
+        await Conversation(definition, version, self._hosted(), trace_of(headers)).run(receive, send)
 
     # Answers
 

@@ -21,9 +21,12 @@ from typing import Any, NoReturn, TypeVar, TypeVarTuple, Unpack
 
 from perdure.errors import NonDurableOperation
 
-__all__ = ["HandlerLoop", "Timer"]
+__all__ = ["HandlerLoop", "Timer", "dropping"]
 
 _log = logging.getLogger("perdure.handler")
+
+dropping: contextvars.ContextVar[bool] = contextvars.ContextVar("perdure_dropping", default=False)
+"""Whether handlers are being dropped: what their `finally` blocks do now, they do when they are not."""
 
 LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999; `sleep(math.inf)` is how some code waits for ever
 
@@ -167,6 +170,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         self.timers.clear()
         outer = asyncio._get_running_loop()
         asyncio._set_running_loop(None)
+        quiet = dropping.set(True)
         try:
             for task in list(self._tasks):
                 if task.done():
@@ -181,6 +185,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
             self.ready.clear()
             self._tasks.clear()
         finally:
+            dropping.reset(quiet)
             asyncio._set_running_loop(outer)
 
     def others(self, main: "asyncio.Task[Any] | None") -> "list[asyncio.Task[Any]]":

@@ -7,6 +7,7 @@ from typing import Any
 from perdure.errors import TerminalError
 from perdure.model.entries import Input
 from perdure.protocol.control import FromHandler, Start
+from perdure.sdk import tracing
 from perdure.sdk.context import context_for
 from perdure.sdk.driver import HandlerRun
 from perdure.sdk.serde import SerdeError
@@ -23,6 +24,8 @@ async def run_main(run: HandlerRun) -> Any:
     """The handler's main task. Tasks it leaves behind are cancelled and waited for, as `asyncio.run` does."""
     definition = run.definition
     context = context_for(run)
+    if run.start.trace:
+        tracing.enter_handler(run)
     entry = run.start.entries[0]
     assert isinstance(entry, Input)
     try:

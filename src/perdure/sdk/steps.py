@@ -20,6 +20,7 @@ from perdure.model.ids import format_invocation_id
 from perdure.model.invocation import AttemptFailure
 from perdure.model.services import RetryPolicy
 from perdure.protocol.control import Start
+from perdure.sdk import tracing
 from perdure.sdk.serde import Serde, SerdeError, serde_for
 
 __all__ = ["Handle", "Host", "Step", "StepInfo", "current_step", "failure_of"]
@@ -206,6 +207,8 @@ class Step:
             self.started_at = self.issued_at if self.tries else host.now_ms()
         self.tries += 1
         self.context.run(_CURRENT.set, StepInfo(self.name, self.tries, (self.start.id, self.completion_id)))
+        if self.start.trace:
+            tracing.enter_step(self.context, self.start, self.completion_id)
         self.task = asyncio.Task(self._execute(host), loop=host.loop, name=f"step {self.name}", context=self.context)
 
     def back_off(self, host: Host, delay_ms: int, again: "Callable[[Step], None]") -> None:

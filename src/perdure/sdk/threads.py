@@ -206,6 +206,7 @@ class SyncContext:
     def __init__(self, bridge: _Bridge, context: Context) -> None:
         self._bridge = bridge
         self._context = context
+        self._run = bridge.run
 
     @property
     def invocation_id(self) -> str:

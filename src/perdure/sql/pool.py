@@ -151,6 +151,16 @@ class Queries:
         self._endings: set[asyncio.Task[None]] = set()
         self._closed = False
 
+    @property
+    def running(self) -> int:
+        """Queries that are being answered."""
+        return len(self._busy)
+
+    @property
+    def waiting(self) -> int:
+        """Queries that wait for their turn."""
+        return self._waiting
+
     async def answer(self, sql: str, format: Literal["json", "arrow"]) -> AsyncGenerator[bytes, None]:
         """The answer in pieces, in JSON or as an Arrow IPC stream.
 

@@ -19,11 +19,12 @@ The contract (`tests/storage/test_contract.py` holds every store to it):
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from perdure.core.tables import Key, Table
+from perdure.telemetry.metrics import Histogram
 
-__all__ = ["Batch", "Group", "Storage"]
+__all__ = ["Batch", "Group", "Measured", "Storage"]
 
 V = TypeVar("V")
 
@@ -66,6 +67,20 @@ class Batch:
 
     def __bool__(self) -> bool:
         return bool(self.groups)
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A store that knows what it costs."""
+
+    @property
+    def syncs(self) -> Histogram:
+        """How long each commit took to be on disk, seconds."""
+        ...
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes on disk, by what they are for."""
+        ...
 
 
 class Storage(Protocol):

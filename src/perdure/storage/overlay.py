@@ -6,11 +6,11 @@ length of its journal.
 """
 
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from perdure.core.tables import INVOCATION, JOURNAL, META, Key, Table
 from perdure.model.entries import Entry
-from perdure.model.invocation import Invocation, Invoked
+from perdure.model.invocation import Invocation, Invoked, Status
 from perdure.storage.base import Batch, Group, Storage
 
 __all__ = ["Overlay"]
@@ -31,6 +31,9 @@ class Overlay:
         self._running: dict[int, Invocation] = {}
         self._lengths: dict[int, int] = {}
         self._counters: dict[str, int] = {}
+        self.completed: list[Invocation] = []
+        self._completing: list[Invocation] = []  # of the batch that is being written
+        self.statuses: dict[type[Status], int] = dict.fromkeys(get_args(Status), 0)
 
     def take(self) -> Batch:
         """The batch to commit; from here on a new one is filled."""
@@ -41,20 +44,23 @@ class Overlay:
         self._writing = batch
         self._pending = Batch()
         self._journal = {}
+        self._completing, self.completed = self.completed, []
         return batch
 
-    def settled(self) -> None:
-        """The batch last taken is in the store."""
+    def settled(self) -> list[Invocation]:
+        """The batch last taken is in the store. The invocations that it completed."""
         batch = self._writing
         self._writing = None
+        completed, self._completing = self._completing, []
         if batch is None:
-            return
+            return completed
         running = self._running
         for (number,) in batch.groups.get(INVOCATION, ()):
             invocation = running.get(number)
             if invocation is not None and type(invocation.status) is not Invoked:
                 del running[number]
                 self._lengths.pop(number, None)
+        return completed
 
     def _layers(self, table: Table[Any], key: Key) -> list[Group]:
         """The groups of both batches that may hold the key, newest first."""

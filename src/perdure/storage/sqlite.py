@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
+from time import perf_counter
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
@@ -32,6 +33,7 @@ from perdure.model.keys import ApiKey
 from perdure.protocol.messages import decode_entry, encode_entry
 from perdure.storage.base import Batch, Group
 from perdure.storage.memory import Snapshot
+from perdure.telemetry.metrics import TIME_BOUNDS, Histogram
 
 __all__ = ["SqliteStorage", "copy_to"]
 
@@ -257,6 +259,8 @@ class SqliteStorage:
                 raise StorageError(f"{self._path} can't be opened: {error}") from error
             raise
         self._wal = f"{self._path}-wal"
+        self.syncs = Histogram(TIME_BOUNDS)
+        """How long each COMMIT took, seconds: in WAL mode nearly all of it is the fsync."""
         self._checkpoint_at = _WAL_BYTES
         self._jobs: SimpleQueue[tuple[Batch, Callable[[BaseException | None], None]] | None] = SimpleQueue()
         # A daemon: a process that ends without `close` must not hang. What is cut off there was not promised.
@@ -267,6 +271,16 @@ class SqliteStorage:
     def path(self) -> Path:
         """The file, which others may read while it is open here."""
         return self._path
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes on disk: of the database, and of the log before it."""
+        sizes: dict[str, int] = {}
+        for name, path in (("db", str(self._path)), ("wal", self._wal)):
+            try:
+                sizes[name] = os.stat(path).st_size
+            except FileNotFoundError:
+                sizes[name] = 0
+        return sizes
 
     def get(self, table: Table[V], key: Key) -> V | None:
         layout = _LAYOUTS[table]
@@ -347,7 +361,9 @@ class SqliteStorage:
         execute("BEGIN IMMEDIATE")
         for sql, parameters in work:
             execute(sql, parameters)
-        execute("COMMIT")
+        began = perf_counter()
+        execute("COMMIT")  # writes the batch to the log, and has it on disk when it returns
+        self.syncs.observe(perf_counter() - began)
 
     def _checkpoint(self) -> None:
         """Copy the log into the file once it is long.

@@ -17,7 +17,7 @@ from collections.abc import Generator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, cast
 
 from msgspec.structs import replace
 
@@ -40,6 +40,9 @@ from perdure.storage.base import Batch, Storage
 from perdure.storage.sqlite import SqliteStorage
 from perdure.testing.life import EncodedMemory, Life, Store
 from perdure.testing.script import Countdown, Script, ScriptedTransport, StepRun
+
+if TYPE_CHECKING:
+    from perdure.sdk.otel import ReplaySafeTracerProvider
 
 __all__ = ["InvocationPaused", "InvocationStuck", "StepRun", "TestEngine"]
 
@@ -90,6 +93,7 @@ class TestEngine(Caller):
     * `partitions` spreads keys and invocations over several partitions.
     * `skip`: while a result is awaited and nothing can happen, time jumps to when something can. Without it time
       passes only by `advance`.
+    * `tracer_provider` has spans made, as `Engine` does.
     * `store="sqlite"` keeps everything in real files; in memory too, rows are what SQLite would make of them.
 
     A call fails with `InvocationPaused` when what it waits for is paused, and with `InvocationStuck` when nothing can
@@ -116,6 +120,7 @@ class TestEngine(Caller):
         start: datetime = START,
         seed: int = 0,
         stuck_after: float | None = 5.0,
+        tracer_provider: "ReplaySafeTracerProvider | None" = None,
     ) -> None:
         self._apps: list[App] = list(app) if isinstance(app, Sequence) else [app]
         for each in self._apps:
@@ -132,6 +137,7 @@ class TestEngine(Caller):
         self._attempt_limit = attempt_limit
         self._timeout = in_seconds(timeout)
         self._stuck_after = stuck_after
+        self._tracer_provider = tracer_provider
         self._chance = random.Random(seed)
         self._at = int(start.timestamp() * 1000)
         self._backend = self
@@ -238,6 +244,7 @@ class TestEngine(Caller):
             chance=lambda: 0.0,
             entropy=self._chance.getrandbits,
             failed=self._partition_failed,
+            tracer_provider=self._tracer_provider,
         )
         services = [service for app in self._apps for service in app.services.values()]
         handlers = {
@@ -535,7 +542,7 @@ def _workflow_id(node: Node, wanted: op.WorkflowResult) -> bytes | None:
 
 def _suspend_at_once(node: Node) -> None:
     """Give every handler an inactivity timeout of nothing."""
-    services = node.registry._services
-    for name, service in services.items():
+    registry = node.registry
+    for name, service in registry._local.items():
         handlers = {each: replace(info, inactivity_timeout_ms=0) for each, info in service.handlers.items()}
-        services[name] = replace(service, handlers=handlers)
+        registry._local[name] = registry._services[name] = replace(service, handlers=handlers)

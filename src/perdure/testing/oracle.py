@@ -14,7 +14,16 @@ from perdure.model import commands as c
 from perdure.model import entries as e
 from perdure.model.entries import Entry
 from perdure.model.ids import CANCEL_SIGNAL, format_invocation_id, parse_invocation_id
-from perdure.model.invocation import Completed, Inboxed, Invocation, Invoked, Paused, Scheduled, Suspended, Target
+from perdure.model.invocation import (
+    Completed,
+    Inboxed,
+    Invocation,
+    Invoked,
+    Paused,
+    Scheduled,
+    Suspended,
+    Target,
+)
 from perdure.model.services import HandlerKind
 from perdure.model.state import state_version
 from perdure.testing.invariants import check, journal_of
@@ -78,8 +87,13 @@ class WatchedTables:
     def __init__(self, tables: Tables, log: list[tuple[Table[Any], Key, Any]]) -> None:
         self.index = tables.index
         self.partitions = tables.partitions
+        self.statuses = tables.statuses
         self._tables = tables
         self._log = log
+
+    @property
+    def completed(self) -> list[Invocation]:
+        return self._tables.completed
 
     def get(self, table: Table[V], key: Key) -> V | None:
         return self._tables.get(table, key)

@@ -19,6 +19,11 @@ class HttpConnector:
         assert isinstance(endpoint, HttpEndpoint)
         return self._http1 if endpoint.http_version == "1.1" else self._http2
 
+    @property
+    def connections(self) -> int:
+        """How many are open; those of HTTP/1.1 are its client's own affair."""
+        return self._http2.connections
+
     def open(self, endpoint: Endpoint, request: Request, listener: Listener) -> ByteStream:
         return self._of(endpoint).open(endpoint, request, listener)
 

@@ -95,6 +95,11 @@ class Http2Connector:
             self._tls.set_alpn_protocols(["h2"])
         return self._tls
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return sum(len(origin._connections) for origin in self._origins.values())
+
     def open(self, endpoint: Endpoint, request: Request, listener: Listener) -> "_Stream":
         assert isinstance(endpoint, HttpEndpoint)
         parts = urlsplit(endpoint.uri)

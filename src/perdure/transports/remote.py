@@ -195,6 +195,11 @@ class Remote:
         self.congested = congested
         self.limit = limit
 
+    @property
+    def connections(self) -> int:
+        """How many are open, of the ways that keep them."""
+        return sum(getattr(each, "connections", 0) for each in self._connectors.values())
+
     def connector(self, endpoint: Endpoint) -> Connector:
         kind = type(endpoint)
         connector = self._connectors.get(kind)
@@ -265,6 +270,8 @@ class RemoteDuplex:
             *deployment.headers.items(),
             *self._remote.sign(path, target.key).items(),
         ]
+        if start.trace:
+            headers += [("traceparent", start.trace), ("tracestate", start.trace_state)]
         if target.key is not None:
             headers.append(("x-restate-service-key", quote(target.key, safe="")))
         return Request("POST", path, headers, bidirectional)

@@ -41,6 +41,7 @@ from perdure.web.http import (
 )
 from perdure.web.invocations import InvocationRefused, InvocationRoutes
 from perdure.web.keys import KeyRoutes
+from perdure.web.metrics import MetricsRoute
 from perdure.web.openapi import AdminError, Source, admin_openapi
 from perdure.web.operations import Operation
 from perdure.web.security import Guard, Sources
@@ -128,6 +129,7 @@ class Admin:
         StateRoutes(node, limit).add_to(router)
         if self._queries is not None:
             QueryRoutes(self._queries, limit).add_to(router)
+        MetricsRoute(node, self._version, self._queries).add_to(router)
         KeyRoutes(node, limit).add_to(router)
         FeatureRoutes(node.registry, limit).add_to(router)
         SerdeRoutes(node, limit).add_to(router)

@@ -26,6 +26,7 @@ from perdure.model.invocation import Target
 from perdure.model.keys import Role
 from perdure.model.services import HandlerInfo, HandlerKind, ServiceInfo, ServiceKind
 from perdure.runtime.keys import shows_key
+from perdure.telemetry.metrics import Metrics
 from perdure.web.durations import parse_duration_ms
 from perdure.web.http import (
     TEXT,
@@ -93,6 +94,7 @@ class Ingress:
         concurrency_limit: int | None = None,
         patience: float = 5.0,
         guard: Guard | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._node = node
         self._guard = guard
@@ -101,6 +103,9 @@ class Ingress:
         self._departures = Departures(patience)
         self._active = 0
         self._closed = False
+        metrics = metrics or Metrics()
+        metrics.open_requests = lambda: self._active
+        self._responses = metrics.responses
 
     def close(self) -> None:
         """From here on every request is refused with 503; those that are open go on."""
@@ -122,6 +127,7 @@ class Ingress:
             if answer is None:
                 return
             response = answer
+            self._responses[response.status] = self._responses.get(response.status, 0) + 1
         response.headers.extend((_CREDENTIALS, _VARY))
         if origin is not None:
             response.headers.append((b"access-control-allow-origin", origin))

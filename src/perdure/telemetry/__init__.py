@@ -1,0 +1,1 @@
+"""What can be seen of an engine from outside: its metrics and its traces. It observes, and decides nothing."""
