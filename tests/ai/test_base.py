@@ -11,11 +11,8 @@ import pytest
 from pydantic import BaseModel
 
 from perdure import (
-    App,
     Context,
     NonDurableOperation,
-    RetryPolicy,
-    Service,
     SyncContext,
     TerminalError,
     current_context,
@@ -34,9 +31,8 @@ from perdure.ai.base import (
     tool_call_sync,
 )
 from perdure.ai.records import ControlFlow
-from perdure.testing import InvocationPaused, TestEngine
-
-FAST = RetryPolicy(initial_interval=0.01, max_attempts=3)
+from perdure.testing import InvocationPaused
+from tests.ai.harness import run
 
 
 class Answer(BaseModel):
@@ -55,23 +51,6 @@ class Interrupt(Exception):
 
 
 INTERRUPT = ControlFlow(Interrupt, dump=lambda error: list(error.args), load=lambda data: Interrupt(*data))
-
-
-def run(handler: Any, arg: Any = None, *, steps: list[str] | None = None, **options: Any) -> Any:
-    """The result of a handler, replayed at every await."""
-    handle = wraps(handler)(partial(handler))  # a function can be a handler of one service only
-
-    async def main() -> Any:
-        service = Service("S", retry_policy=FAST)
-        service.handler()(handle)
-        async with TestEngine(App(service), replay=True, **options) as engine:
-            try:
-                return await engine.call(f"S/{handler.__name__}", arg, type=Any)
-            finally:
-                if steps is not None:
-                    steps.extend(step.name for step in engine.steps)
-
-    return asyncio.run(main())
 
 
 def usage_of(answer: Answer) -> Usage:
