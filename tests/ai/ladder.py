@@ -116,10 +116,11 @@ def climb(
 ) -> None:
     """Kill the server at position 2, 3, ... of the journal of a new invocation, until one runs through without a kill.
 
-    An undisturbed invocation comes first and says what is right: the answer, the number of model requests, the
-    tools' effects. After each kill the answer must be the same; the provider was asked as often, or once
-    more for the request that was in flight; every effect is there once by its token, and only the tools that were at
-    work in the moment of the kill have done it again. `positions` is the least number of kills there must have been, `at_once` how many tools run side by side.
+    An undisturbed invocation comes first and says what is right: the answer, the number of model requests, the tools'
+    effects. After each kill the answer must be the same; the provider was asked as often, or once more for the request
+    that was in flight; every effect is there once by its token, and only the tools that were at work in the moment of
+    the kill have done it again. `positions` is the least number of kills there must have been, `at_once` how many tools
+    run side by side.
     """
     server = Served(directory, app, environment)
     server.start()

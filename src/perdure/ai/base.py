@@ -37,7 +37,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 
 from perdure.ai.provider_errors import classify
 from perdure.ai.records import ControlFlow, Record, RecordSerde, Usage
-from perdure.errors import NonDurableOperation
+from perdure.errors import NonDurableOperation, TerminalError
 from perdure.model.services import RetryPolicy
 from perdure.sdk.context import Context, current_context
 from perdure.sdk.serde import Serde, SerdeError, serde_for
@@ -50,6 +50,7 @@ __all__ = [
     "durable_call",
     "durable_call_sync",
     "durable_context",
+    "ends_invocation",
     "in_handler",
     "model_call",
     "model_call_sync",
@@ -60,6 +61,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MARK = "__perdure_in_handler__"
@@ -118,6 +120,22 @@ def count_model_steps() -> Iterator[ModelSteps]:
         yield counted
     finally:
         _COUNTING.reset(token)
+
+
+def ends_invocation(error: E, code: int = 500) -> E:
+    """The framework's exception, which ends the invocation as a `TerminalError` would if no handler catches it.
+
+    For what would come to the same on replay: turns or retries of the model that are used up, limits. It stays the
+    exception it is, and can be caught as such; what it was caused by, in the end, is a `TerminalError` now.
+    """
+    last: BaseException = error
+    for _ in range(64):
+        if last.__cause__ is None or isinstance(last, TerminalError):
+            break
+        last = last.__cause__
+    if not isinstance(last, TerminalError):
+        last.__cause__ = TerminalError(f"{type(error).__name__}: {error}", code)
+    return error
 
 
 # -- tools that want the handler's context ---------------------------------------------------------

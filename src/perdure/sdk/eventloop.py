@@ -87,11 +87,12 @@ class HandlerTask(asyncio.Task[Any]):
     cancelling it, the code sees in that order. By default it would be the order of their addresses in memory.
     """
 
-    __slots__ = ("_hash",)
+    __slots__ = ("_hash", "context")
 
-    def __init__(self, coro: Any, hash: int, **options: Any) -> None:
+    def __init__(self, coro: Any, hash: int, context: contextvars.Context, **options: Any) -> None:
         self._hash = hash
-        super().__init__(coro, **options)
+        self.context = context  # Python 3.11 has no `get_context()`
+        super().__init__(coro, context=context, **options)
 
     def __hash__(self) -> int:
         return self._hash
@@ -166,22 +167,32 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         self.ready.clear()
         self.timers.clear()
         outer = asyncio._get_running_loop()
-        asyncio._set_running_loop(None)
+        asyncio._set_running_loop(self)
         try:
             for task in list(self._tasks):
                 if task.done():
                     continue
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
-                coroutine = task.get_coro()
-                try:
-                    if coroutine is not None:
-                        coroutine.close()
-                except BaseException as error:
-                    _log.debug("a handler did not let itself be dropped: %r", error)
+                if isinstance(task, HandlerTask):
+                    task.context.run(self._close_task, task)
+                else:
+                    self._close_task(task)
             self.ready.clear()
             self._tasks.clear()
         finally:
             asyncio._set_running_loop(outer)
+
+    def _close_task(self, task: "asyncio.Task[Any]") -> None:
+        """Close a task's coroutine as the task would: cancel scopes and context variables look at who leaves them."""
+        coroutine = task.get_coro()
+        asyncio._enter_task(self, task)
+        try:
+            if coroutine is not None:
+                coroutine.close()
+        except BaseException as error:
+            _log.debug("a handler did not let itself be dropped: %r", error)
+        finally:
+            asyncio._leave_task(self, task)
 
     def others(self, main: "asyncio.Task[Any] | None") -> "list[asyncio.Task[Any]]":
         """The tasks besides `main` that are not done."""
@@ -258,7 +269,8 @@ class HandlerLoop(asyncio.AbstractEventLoop):
             task = self._task_factory(self, coro, **({} if context is None else {"context": context}), **options)
         else:
             self._hash += 0x9E3779B97F4A7C15  # spreads the tasks of all handlers over asyncio's set of all tasks
-            task = HandlerTask(coro, self._hash & 0xFFFFFFFFFFFFFFF, loop=self, name=name, context=context, **options)
+            context = contextvars.copy_context() if context is None else context
+            task = HandlerTask(coro, self._hash & 0xFFFFFFFFFFFFFFF, context, loop=self, name=name, **options)
         tasks = self._tasks
         tasks[task] = None
         if len(tasks) >= self._prune_at:
