@@ -220,7 +220,8 @@ class _Operation(BoundDurableOperation[Any, Any, Any]):
 
         match id:
             case ModelRequestId(model_name=name):
-                payload = await model_call(str(name), body, usage=_usage, retry=self._retry)
+                provider = str(getattr(params.run_context.model, "system", ""))
+                payload = await model_call(str(name), body, usage=_usage, provider=provider, retry=self._retry)
             case ToolsetCallToolId():
                 retry = cast(ToolConfig, config or {}).get("retry")
                 payload = await tool_call(params.name, body, call_id=params.ctx.tool_call_id, retry=retry)

@@ -258,7 +258,8 @@ def test_websockets_are_refused_in_a_plain_handler(blocking: OpenAI) -> None:
 
 
 def test_outside_of_a_handler_it_is_the_client(server: ModelServer, client: AsyncOpenAI, blocking: OpenAI) -> None:
-    assert type(client) is AsyncOpenAI
+    assert isinstance(client, AsyncOpenAI)
+    assert durable(client) is client
     server.inject(Fault(status=500))
 
     async def outside() -> Any:
