@@ -110,7 +110,8 @@ def make_durable(client: C, provider: str, on_event: OnEvent | None = None) -> C
     if getattr(given, "__perdure_durable__", False):
         return client
     durable = given.copy(http_client=durable_http(given._client, provider, on_event))
-    durable.__class__ = _durable_class(type(client))
+    kind: Any = type(given)
+    durable.__class__ = _durable_class(kind)
     return cast(C, durable)
 
 
