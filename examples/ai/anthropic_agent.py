@@ -12,7 +12,6 @@ from examples.ai.loopback import provider
 from perdure import App, Context, Engine, Service
 from perdure.ai.anthropic import durable
 
-service = Service("Weather")
 PLACE = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
 TOOLS: Any = [{"name": "weather", "description": "The weather in a place.", "input_schema": PLACE}]
 
@@ -21,13 +20,12 @@ async def weather(place: str) -> str:
     return f"It rains in {place}."
 
 
-@service.handler()
-async def ask(ctx: Context, question: list[str]) -> str:
-    """`question` is the model's name and what to ask it."""
-    model, text = question
-    async with AsyncAnthropic() as plain:
-        client = durable(plain)  # the line: from here on each request is a step
-        messages: list[Any] = [{"role": "user", "content": text}]
+def app(client: AsyncAnthropic, model: str) -> App:
+    service = Service("Weather")
+
+    @service.handler()
+    async def ask(ctx: Context, question: str) -> str:
+        messages: list[Any] = [{"role": "user", "content": question}]
         while True:
             answer = await client.messages.create(model=model, max_tokens=1000, messages=messages, tools=TOOLS)
             messages.append({"role": "assistant", "content": [block.to_dict() for block in answer.content]})
@@ -35,6 +33,8 @@ async def ask(ctx: Context, question: list[str]) -> str:
                 return "".join(block.text for block in answer.content if block.type == "text")
             results = await asyncio.gather(*(use(ctx, block) for block in answer.content if block.type == "tool_use"))
             messages.append({"role": "user", "content": results})
+
+    return App(service)
 
 
 async def use(ctx: Context, block: Any) -> Any:
@@ -44,8 +44,11 @@ async def use(ctx: Context, block: Any) -> Any:
 
 async def main() -> None:
     with provider("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL") as model:
-        async with Engine(App(service)) as engine:
-            print(await engine.call(ask, [model, "How is the weather in Paris and in Rome?"]))
+        async with (
+            AsyncAnthropic() as client,
+            Engine(app(durable(client), model)) as engine,
+        ):  # the line: durable(client)
+            print(await engine.call("Weather/ask", "How is the weather in Paris and in Rome?"))
 
 
 if __name__ == "__main__":

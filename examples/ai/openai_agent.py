@@ -13,7 +13,6 @@ from examples.ai.loopback import provider
 from perdure import App, Context, Engine, Service
 from perdure.ai.openai import durable
 
-service = Service("Weather")
 PLACE = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
 TOOLS: Any = [{"type": "function", "function": {"name": "weather", "parameters": PLACE}}]
 
@@ -22,13 +21,12 @@ async def weather(place: str) -> str:
     return f"It rains in {place}."
 
 
-@service.handler()
-async def ask(ctx: Context, question: list[str]) -> str:
-    """`question` is the model's name and what to ask it."""
-    model, text = question
-    async with AsyncOpenAI() as plain:
-        client = durable(plain)  # the line: from here on each request is a step
-        messages: list[Any] = [{"role": "user", "content": text}]
+def app(client: AsyncOpenAI, model: str) -> App:
+    service = Service("Weather")
+
+    @service.handler()
+    async def ask(ctx: Context, question: str) -> str:
+        messages: list[Any] = [{"role": "user", "content": question}]
         while True:
             answer = await client.chat.completions.create(model=model, messages=messages, tools=TOOLS)
             message = answer.choices[0].message
@@ -36,6 +34,8 @@ async def ask(ctx: Context, question: list[str]) -> str:
             if not message.tool_calls:
                 return message.content or ""
             messages += await asyncio.gather(*(use(ctx, call) for call in message.tool_calls))
+
+    return App(service)
 
 
 async def use(ctx: Context, call: Any) -> Any:
@@ -45,8 +45,8 @@ async def use(ctx: Context, call: Any) -> Any:
 
 async def main() -> None:
     with provider("OPENAI_API_KEY", "OPENAI_BASE_URL", "/v1") as model:
-        async with Engine(App(service)) as engine:
-            print(await engine.call(ask, [model, "How is the weather in Paris and in Rome?"]))
+        async with AsyncOpenAI() as client, Engine(app(durable(client), model)) as engine:  # the line: durable(client)
+            print(await engine.call("Weather/ask", "How is the weather in Paris and in Rome?"))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ is the client that was given. Nothing else about it changes.
     @agent.handler()
     async def ask(ctx: Context, question: str) -> str:
         message = await client.messages.create(
-            model="claude-sonnet-4-5", max_tokens=1024, messages=[{"role": "user", "content": question}]
+            model="claude-sonnet-5-5", max_tokens=1024, messages=[{"role": "user", "content": question}]
         )
         return message.content[0].text
 

@@ -51,8 +51,6 @@ from pydantic_ai.durable_exec import (
     ToolsetValidateToolArgumentsId,
     conversation_id_from_run_id,
     durable_unit_scope,
-    record_durable_unit,
-    replay_scope,
 )
 from pydantic_ai.durable_exec._toolset import unwrap_tool_call_result, wrap_tool_call_result
 from pydantic_ai.exceptions import AgentRunError, RunCancelled
@@ -67,6 +65,18 @@ from perdure.ai.records import Usage
 from perdure.errors import TerminalError
 from perdure.model.services import RetryPolicy
 from perdure.sdk.steps import current_step
+
+try:  # from 2.67 on: no spans of what was replayed
+    from pydantic_ai.durable_exec import record_durable_unit, replay_scope
+except ImportError:
+
+    def record_durable_unit(*, executed: bool) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def replay_scope(*, is_replaying: Callable[[], bool] | None = None) -> Iterator[None]:
+        yield
+
 
 __all__ = ["PerdureDurability", "ToolConfig"]
 

@@ -1,6 +1,8 @@
 """The durable `anthropic` client against the loopback provider, replayed at every await."""
 
 import asyncio
+import importlib
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +16,7 @@ from perdure.testing import InvocationPaused
 from perdure.testing.model_server import ChatRequest, Fault, ModelServer, Reply, ToolCall
 from tests.ai.harness import closed_by_run, run
 
+httpx: Any = vars(importlib.import_module("anthropic._base_client")).get("httpx2") or importlib.import_module("httpx")
 MESSAGES: Any = [{"role": "user", "content": "what is a log?"}]
 
 
@@ -48,7 +51,9 @@ def test_messages_and_streams_are_steps(server: ModelServer, client: AsyncAnthro
         async with client.messages.stream(**ask(messages=[{"role": "user", "content": "tools"}])) as stream:
             final = await stream.get_final_message()
         raw = await client.messages.with_raw_response.create(**ask())
-        message_too = await raw.parse()
+        message_too: Any = raw.parse()
+        if inspect.isawaitable(message_too):  # from anthropic 1 on
+            message_too = await message_too
         used = final.content[1]
         assert used.type == "tool_use"
         return [message.content[0].text, text, events[0], events[-1], used.input, message_too.usage.output_tokens]
@@ -95,11 +100,9 @@ def test_an_error_in_the_middle_of_a_stream_is_tried_again(server: ModelServer) 
         body = b"event: error\ndata: " + error + b"\n\n"
         if len(tries) > 2:
             body = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
-        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=body)
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=body)
 
-    import httpx2
-
-    http = httpx2.AsyncClient(transport=httpx2.MockTransport(overloaded))
+    http = httpx.AsyncClient(transport=httpx.MockTransport(overloaded))
     client = closed_by_run(durable(AsyncAnthropic(api_key="k", http_client=http)))
 
     async def handler(ctx: Context) -> Any:
