@@ -17,6 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # package (or top-level module) -> what it 
     "storage": {"errors", "model", "core", "protocol", "telemetry"},
     "transports": {"errors", "model", "protocol"},
     "sdk": {"errors", "model", "protocol"},
+    "ai": {"errors", "model", "sdk"},
     "runtime": {"errors", "model", "core", "protocol", "storage", "transports", "telemetry"},
     "sql": {"errors", "model", "core", "protocol"},
     "web": {"errors", "model", "runtime", "sql", "telemetry"},
@@ -73,6 +74,16 @@ def test_file(path: pathlib.Path) -> None:
         if isinstance(node, ast.Call) and str(path.relative_to(ROOT)) not in CLOCKS and layer != "testing":
             called = ast.unparse(node.func)
             assert called not in BANNED, f"line {node.lineno}: {called}; use {BANNED[called]}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "ai").rglob("*.py")), ids=lambda path: path.name)
+def test_integrations_use_public_names_of_the_sdk(path: pathlib.Path) -> None:
+    from importlib import import_module
+
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("perdure.sdk.", "perdure.model.")):
+            public = import_module(node.module or "").__all__
+            assert {alias.name for alias in node.names} <= set(public), f"{path.name}: a private name of {node.module}"
 
 
 def test_no_drawer_for_odds_and_ends() -> None:

@@ -17,6 +17,7 @@ import logging
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, NoReturn, TypeVar, TypeVarTuple, Unpack
 
 from perdure.errors import NonDurableOperation
@@ -28,6 +29,7 @@ _log = logging.getLogger("perdure.handler")
 dropping: contextvars.ContextVar[bool] = contextvars.ContextVar("perdure_dropping", default=False)
 """Whether handlers are being dropped: what their `finally` blocks do now, they do when they are not."""
 
+_UNWIND_LIMIT = 1000  # coroutines, and things that their `finally` blocks await
 LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999; `sleep(math.inf)` is how some code waits for ever
 
 T = TypeVar("T")
@@ -90,11 +92,12 @@ class HandlerTask(asyncio.Task[Any]):
     cancelling it, the code sees in that order. By default it would be the order of their addresses in memory.
     """
 
-    __slots__ = ("_hash",)
+    __slots__ = ("_hash", "context")
 
-    def __init__(self, coro: Any, hash: int, **options: Any) -> None:
+    def __init__(self, coro: Any, hash: int, context: contextvars.Context, **options: Any) -> None:
         self._hash = hash
-        super().__init__(coro, **options)
+        self.context = context  # Python 3.11 has no `get_context()`
+        super().__init__(coro, context=context, **options)
 
     def __hash__(self) -> int:
         return self._hash
@@ -149,8 +152,15 @@ class HandlerLoop(asyncio.AbstractEventLoop):
             asyncio._set_running_loop(outer)
 
     def _drop_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """An async generator was left unfinished: finish it here, unless the whole attempt was dropped."""
-        if self._pumping and not self._closed:
+        """An async generator was left unfinished: finish it here; if the whole attempt was dropped, close it."""
+        if self._closed:
+            outer = asyncio._get_running_loop()
+            asyncio._set_running_loop(self)
+            try:
+                _unwind(generator)
+            finally:
+                asyncio._set_running_loop(outer)
+        elif self._pumping:
             self.create_task(generator.aclose())
 
     def take_timers(self) -> list[Timer]:
@@ -169,24 +179,35 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         self.ready.clear()
         self.timers.clear()
         outer = asyncio._get_running_loop()
-        asyncio._set_running_loop(None)
-        quiet = dropping.set(True)
+        hooks = sys.get_asyncgen_hooks()
+        asyncio._set_running_loop(self)
+        sys.set_asyncgen_hooks(None, self._drop_generator)
         try:
             for task in list(self._tasks):
                 if task.done():
                     continue
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
-                coroutine = task.get_coro()
-                try:
-                    if coroutine is not None:
-                        coroutine.close()
-                except BaseException as error:
-                    _log.debug("a handler did not let itself be dropped: %r", error)
+                if isinstance(task, HandlerTask):
+                    task.context.run(self._close_task, task)
+                else:
+                    self._close_task(task)
             self.ready.clear()
             self._tasks.clear()
         finally:
-            dropping.reset(quiet)
+            sys.set_asyncgen_hooks(*hooks)
             asyncio._set_running_loop(outer)
+
+    def _close_task(self, task: "asyncio.Task[Any]") -> None:
+        """Close a task's coroutine as the task would: cancel scopes and context variables look at who leaves them."""
+        coroutine = task.get_coro()
+        quiet = dropping.set(True)
+        asyncio._enter_task(self, task)
+        try:
+            if coroutine is not None:
+                _unwind(coroutine)
+        finally:
+            asyncio._leave_task(self, task)
+            dropping.reset(quiet)
 
     def others(self, main: "asyncio.Task[Any] | None") -> "list[asyncio.Task[Any]]":
         """The tasks besides `main` that are not done."""
@@ -263,7 +284,8 @@ class HandlerLoop(asyncio.AbstractEventLoop):
             task = self._task_factory(self, coro, **({} if context is None else {"context": context}), **options)
         else:
             self._hash += 0x9E3779B97F4A7C15  # spreads the tasks of all handlers over asyncio's set of all tasks
-            task = HandlerTask(coro, self._hash & 0xFFFFFFFFFFFFFFF, loop=self, name=name, context=context, **options)
+            context = contextvars.copy_context() if context is None else context
+            task = HandlerTask(coro, self._hash & 0xFFFFFFFFFFFFFFF, context, loop=self, name=name, **options)
         tasks = self._tasks
         tasks[task] = None
         if len(tasks) >= self._prune_at:
@@ -333,6 +355,43 @@ class HandlerLoop(asyncio.AbstractEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if not self._closed:
             _log.error("%s", context.get("message"), exc_info=context.get("exception"))
+
+
+def _unwind(root: Any) -> None:
+    """Have a coroutine, or an async generator, run its `finally` blocks to the end; what they await is not waited for.
+
+    From the inside out: Python's own `close` gives up where an inner `finally` awaits something, and leaves the inner
+    coroutine to the garbage collector, which complains of it at some other time and place.
+    """
+    for _ in range(_UNWIND_LIMIT):
+        innermost = root
+        while True:
+            inner = _awaited(innermost)
+            if inner is None:
+                break
+            innermost = inner
+        throw = innermost.aclose().throw if isinstance(innermost, AsyncGeneratorType) else innermost.throw
+        try:
+            throw(GeneratorExit())
+        except BaseException as error:
+            if not isinstance(error, GeneratorExit | StopIteration | StopAsyncIteration):
+                _log.debug("a handler did not let itself be dropped: %r", error)
+            if innermost is root:
+                return
+    _log.debug("a handler did not let itself be dropped: it always awaits one thing more")
+
+
+def _awaited(outer: Any) -> Any:
+    """The coroutine that a coroutine (a generator, an async generator) waits in, if it is one that has not ended."""
+    if isinstance(outer, CoroutineType):
+        inner = outer.cr_await
+    elif isinstance(outer, GeneratorType):
+        inner = outer.gi_yieldfrom
+    else:
+        inner = getattr(outer, "ag_await", None)  # what closes a generator is none of these, and shows nothing
+    if isinstance(inner, CoroutineType):
+        return inner if inner.cr_frame is not None else None
+    return inner if isinstance(inner, GeneratorType) and inner.gi_frame is not None else None
 
 
 _REFUSED = (
