@@ -16,6 +16,7 @@ from perdure.model.commands import Message
 from perdure.model.deployments import Deployment
 from perdure.model.entries import Entry
 from perdure.model.invocation import Invocation, Promise
+from perdure.model.streams import StreamHead, StreamPart
 
 __all__ = [
     "ACTIVE",
@@ -29,6 +30,8 @@ __all__ = [
     "OUTBOX",
     "PROMISE",
     "STATE",
+    "STREAM",
+    "STREAM_PART",
     "TABLES",
     "TIMER",
     "InboxItem",
@@ -104,6 +107,8 @@ OUTBOX: Table[Message] = Table("outbox", ("destination", "position"), 1)
 ACTIVE: Table[bool] = Table("active", ("number",), 0)  # the invocations to start again after a crash
 META: Table[int] = Table("meta", ("name",), 1)  # counters: next number, next position, sent and received per partition
 DEPLOYMENT: Table[Deployment] = Table("deployment", ("id",), 0)  # in partition 0 only
+STREAM: Table[StreamHead] = Table("stream", ("number", "name"), 1)
+STREAM_PART: Table[StreamPart] = Table("stream_part", ("number", "name", "part"), 2)
 
 TABLES: tuple[Table[Any], ...] = (
     INVOCATION,
@@ -118,6 +123,8 @@ TABLES: tuple[Table[Any], ...] = (
     ACTIVE,
     META,
     DEPLOYMENT,
+    STREAM,
+    STREAM_PART,
 )
 
 

@@ -15,6 +15,7 @@ from perdure.model.deployments import Deployment
 from perdure.model.entries import Call, Command, Failure, Input, OneWayCall, Signal, Value
 from perdure.model.invocation import AttemptFailure, Retention, Target, Waiter, Waiting
 from perdure.model.services import RetryPolicy
+from perdure.model.streams import StreamPart
 
 __all__ = [
     "Append",
@@ -39,6 +40,7 @@ __all__ = [
     "Purge",
     "PutDeployment",
     "ReadState",
+    "ReadStream",
     "Recover",
     "RemoveDeployment",
     "Restart",
@@ -46,6 +48,7 @@ __all__ = [
     "SendSignalTo",
     "Suspend",
     "Tick",
+    "WriteStream",
 ]
 
 
@@ -93,13 +96,29 @@ class AppendCall(_Struct, frozen=True):
 
 
 class Propose(_Struct, frozen=True):
-    """A step has a result."""
+    """A step has a result, and maybe has written to streams."""
 
     at: int
     number: int
     attempt: int
     completion_id: int
     result: Value | Failure
+    parts: tuple[StreamPart, ...] = ()
+
+
+class WriteStream(_Struct, frozen=True):
+    """The handler's own code wrote to a stream, for the `ordinal`-th time (from 0), or `closes` it.
+
+    `source` names the write to whoever waits for it to be stored.
+    """
+
+    at: int
+    number: int
+    attempt: int
+    part: StreamPart
+    ordinal: int
+    source: int
+    closes: bool = False
 
 
 class Pin(_Struct, frozen=True):
@@ -278,6 +297,15 @@ class ChangeState(_Struct, frozen=True):
     token: int | None = None
 
 
+class ReadStream(_Struct, frozen=True):
+    """Tell all that is stored of a stream."""
+
+    at: int
+    id: bytes
+    name: str
+    token: int
+
+
 class PutDeployment(_Struct, frozen=True):
     """Services are served there from now on. For partition 0, as is the next."""
 
@@ -330,6 +358,7 @@ PartitionCommand: TypeAlias = (
     | Append
     | AppendCall
     | Propose
+    | WriteStream
     | Pin
     | Suspend
     | End
@@ -348,6 +377,7 @@ PartitionCommand: TypeAlias = (
     | Attach
     | Describe
     | ReadState
+    | ReadStream
     | ChangeState
     | PutDeployment
     | RemoveDeployment

@@ -7,8 +7,22 @@ import msgspec
 from perdure.model.entries import Command, Entry, Failure, Value
 from perdure.model.invocation import AttemptFailure, Target, Waiting
 from perdure.model.services import RetryPolicy
+from perdure.model.streams import Chunk, StreamHead
 
-__all__ = ["AwaitingOn", "End", "Error", "FromHandler", "ProposeRun", "Start", "StepFailed", "Suspension"]
+__all__ = [
+    "AwaitingOn",
+    "End",
+    "Error",
+    "FromHandler",
+    "HandlerWrite",
+    "ProposeRun",
+    "ProposeStreamed",
+    "Start",
+    "StepFailed",
+    "StepVoid",
+    "StepWrite",
+    "Suspension",
+]
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -17,7 +31,7 @@ class Start(msgspec.Struct, frozen=True):
     `state` is the whole state of the handler's object, or None if it has none or it is to be read key by key.
     `failures` counts failed attempts since the journal last grew, `step_attempts` failed tries by completion id.
     `started_at` is 0 where the journal has no clock: on the wire. There, `since_progress_ms` says how long ago the
-    journal last grew.
+    journal last grew. `streams` are those in which something is stored, by name.
     """
 
     id: bytes
@@ -31,6 +45,7 @@ class Start(msgspec.Struct, frozen=True):
     step_attempts: dict[int, int]
     retry_policy: RetryPolicy
     since_progress_ms: int = 0
+    streams: dict[str, StreamHead] = {}
 
 
 class ProposeRun(msgspec.Struct, frozen=True, gc=False):
@@ -38,6 +53,35 @@ class ProposeRun(msgspec.Struct, frozen=True, gc=False):
 
     completion_id: int
     result: Value | Failure
+
+
+class StepWrite(msgspec.Struct, frozen=True, gc=False):
+    """A step writes to a stream. Not on the wire, as the next three are not: the protocol has no message for it."""
+
+    name: str
+    completion_id: int
+    chunks: tuple[Chunk, ...]
+
+
+class StepVoid(msgspec.Struct, frozen=True, gc=False):
+    """A try of a step is over without a result: what it wrote is void."""
+
+    completion_id: int
+
+
+class ProposeStreamed(msgspec.Struct, frozen=True, gc=False):
+    """As `ProposeRun`, of a step that has written to streams: what it wrote is stored with its result."""
+
+    completion_id: int
+    result: Value | Failure
+
+
+class HandlerWrite(msgspec.Struct, frozen=True, gc=False):
+    """The handler's own code writes to a stream for the `ordinal`-th time (from 0), or (None) closes it."""
+
+    name: str
+    ordinal: int
+    chunk: Chunk | None
 
 
 class AwaitingOn(msgspec.Struct, frozen=True):
@@ -73,4 +117,16 @@ class End(msgspec.Struct, frozen=True):
     """Last message: the handler is done, its `Output` came before."""
 
 
-FromHandler: TypeAlias = Command | ProposeRun | AwaitingOn | StepFailed | Suspension | Error | End
+FromHandler: TypeAlias = (
+    Command
+    | ProposeRun
+    | StepWrite
+    | StepVoid
+    | ProposeStreamed
+    | HandlerWrite
+    | AwaitingOn
+    | StepFailed
+    | Suspension
+    | Error
+    | End
+)

@@ -24,6 +24,7 @@ from perdure.protocol.attempt import Attempt
 from perdure.protocol.control import AwaitingOn, Error, FromHandler, Start, StepFailed, Suspension
 from perdure.runtime.clock import Clock, TimerHandle
 from perdure.runtime.registry import Registry, Route
+from perdure.runtime.streams import Streams
 from perdure.transports.base import Duplex, Transport
 from perdure.transports.remote import Remote
 
@@ -126,11 +127,13 @@ class Invoker:
         remote: Remote | None = None,
         remote_limit: int = REMOTE_LIMIT,
         newest_version: int = versions.USUAL,
+        streams: Streams | None = None,
     ) -> None:
         self._environment = environment
         self._loop = asyncio.get_running_loop()
         self._registry = registry
         self._transport = transport
+        self._streams = streams
         self._remote = remote
         self._newest_version = newest_version
         self._here = Lane(limit)
@@ -246,6 +249,7 @@ class Invoker:
             status.step_attempts,
             live.info.retry_policy,
             max(0, self._environment.clock.now_ms() - journal.grown_at) if status.fruitless and journal.grown_at else 0,
+            journal.streams,
         )
         for entry in reversed(journal.entries):
             if isinstance(entry, e.Output):  # an earlier attempt was cut off between its output and its end
@@ -255,6 +259,10 @@ class Invoker:
         try:
             deployment = live.route.deployment
             if deployment is None:
+                if self._streams is not None:
+                    live.attempt.open_outlet = partial(
+                        self._streams.open, invocation.id, live.key, invocation.attempts, journal.streams
+                    )
                 live.duplex = self._transport.open(start, partial(self._receive, live))
             else:
                 live.duplex = self._open_elsewhere(live, deployment, start)
@@ -427,6 +435,8 @@ class Invoker:
         lane = live.lane
         lane.live -= 1
         live.duplex = None  # it refers back to `live`
+        if (outlet := live.attempt.outlet) is not None:
+            outlet.over()
         target = live.invocation.target
         name = (target.service, target.handler)
         if live.info.concurrency is not None:
