@@ -357,7 +357,7 @@ class Reader:
                 return Batch(events, self._cursor())
             if self._over:
                 raise StopAsyncIteration
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = self._streams.loop.create_future()
             try:
                 alive = await self._waiter
             finally:
@@ -420,7 +420,7 @@ class Streams:
     ) -> None:
         self._ask = ask
         self._serial = serial
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._memory_limit = memory
         self._reader_limit = readers
         self._outlets: dict[bytes, Outlet] = {}
@@ -524,14 +524,14 @@ class Streams:
             raise
         log.readers.add(reader)
         if self._heartbeat is None:
-            self._heartbeat = self._loop.call_later(HEARTBEAT_SECONDS, self._beat)
+            self._heartbeat = self.loop.call_later(HEARTBEAT_SECONDS, self._beat)
         return reader
 
     def _open_log(self, id: bytes, name: str) -> _Log:
         outlet = self._outlets.get(id)
         log = _Log(self, id, name, self._serial(), [] if outlet is None else outlet.unstored(name))
         self._logs.setdefault(id, {})[name] = log
-        log.loading = self._loop.create_task(self._load(log), name=f"loads stream {name}")
+        log.loading = self.loop.create_task(self._load(log), name=f"loads stream {name}")
         log.loading.add_done_callback(_retrieved)
         return log
 
@@ -574,14 +574,14 @@ class Streams:
         """There is something new for its readers, soon."""
         self._dirty.add(log)
         if self._flush_handle is None:
-            wait = self._flushed_at + FLUSH_SECONDS - self._loop.time()
+            wait = self._flushed_at + FLUSH_SECONDS - self.loop.time()
             self._flush_handle = (
-                self._loop.call_later(wait, self._flush) if wait > 0 else self._loop.call_soon(self._flush)
+                self.loop.call_later(wait, self._flush) if wait > 0 else self.loop.call_soon(self._flush)
             )
 
     def _flush(self) -> None:
         self._flush_handle = None
-        self._flushed_at = self._loop.time()
+        self._flushed_at = self.loop.time()
         dirty, self._dirty = self._dirty, set()
         for log in dirty:
             for reader in log.readers:
@@ -594,7 +594,7 @@ class Streams:
                 for reader in log.readers:
                     reader.wake(sign_of_life=True)
         if self.readers:
-            self._heartbeat = self._loop.call_later(HEARTBEAT_SECONDS, self._beat)
+            self._heartbeat = self.loop.call_later(HEARTBEAT_SECONDS, self._beat)
 
     def hang_up(self, error: Exception) -> None:
         """Let go of every reader: they come back to the next process."""

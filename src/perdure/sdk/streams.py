@@ -10,6 +10,7 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Callable, Iterator
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -139,13 +140,17 @@ def _encoded(chunk: Any) -> Chunk:
 class StepWrites:
     """What one try of a step writes. Threads hand their chunks to the event loop's, in order and many at a time."""
 
-    __slots__ = ("_completion_id", "_error", "_pending", "_run", "_scheduled", "_size", "over")
+    __slots__ = ("_completion_id", "_error", "_loop_thread", "_pending", "_run", "_scheduled", "_size", "over")
 
     def __init__(self, run: "HandlerRun", invocation: bytes, completion_id: int) -> None:
         if run.start.id != invocation:
             raise TerminalError("this stream belongs to another invocation than the step that writes to it", 400)
         self._run = run
         self._completion_id = completion_id
+        self._loop_thread: int | None = None
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop()
+            self._loop_thread = get_ident()
         self._pending: list[tuple[str, Chunk]] = []
         self._scheduled = False
         self._size = 0
@@ -162,12 +167,10 @@ class StepWrites:
             raise TerminalError(f"stream {name!r} is closed", 409)
         if self._error is not None:
             raise self._error
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:  # in a thread
+        if get_ident() != self._loop_thread:
             self._size += len(data)
             if self._size > STEP_LIMIT:
-                raise TerminalError(f"a step may write {STEP_LIMIT:,} bytes to streams", 413) from None
+                raise TerminalError(f"a step may write {STEP_LIMIT:,} bytes to streams: split it into several", 413)
             self._pending.append((name, data))
             if not self._scheduled:
                 self._scheduled = True
@@ -178,6 +181,7 @@ class StepWrites:
         run.send_write(StepWrite(name, self._completion_id, (data,)))
 
     def _flush(self) -> None:
+        self._loop_thread = get_ident()
         self._scheduled = False
         pending, self._pending = self._pending, []
         if self.over or self._error is not None:
