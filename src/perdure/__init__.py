@@ -36,11 +36,13 @@ from perdure.sdk.context import (
 from perdure.sdk.serde import Serde, SerdeError
 from perdure.sdk.service import Service, VirtualObject, Workflow
 from perdure.sdk.steps import StepInfo, current_step
+from perdure.sdk.streams import Stream, current_stream
 from perdure.sdk.threads import SyncContext, SyncObjectContext, SyncSharedContext, SyncWorkflowContext
 
 if TYPE_CHECKING:
     from perdure.embedded import Engine
     from perdure.sdk.client import Client, SyncClient
+    from perdure.sdk.reading import Regenerated, StreamChunk
 
 __version__ = "0.1.0"
 
@@ -61,6 +63,7 @@ __all__ = [
     "ObjectContext",
     "PerdureError",
     "ProtocolError",
+    "Regenerated",
     "RequestError",
     "RetryPolicy",
     "RetryableError",
@@ -70,6 +73,8 @@ __all__ = [
     "SharedContext",
     "StepInfo",
     "StorageError",
+    "Stream",
+    "StreamChunk",
     "SyncClient",
     "SyncContext",
     "SyncObjectContext",
@@ -83,9 +88,16 @@ __all__ = [
     "__version__",
     "current_context",
     "current_step",
+    "current_stream",
 ]
 
-_LATER = {"Engine": "perdure.embedded", "Client": "perdure.sdk.client", "SyncClient": "perdure.sdk.client"}
+_LATER = {
+    "Engine": "perdure.embedded",
+    "Client": "perdure.sdk.client",
+    "SyncClient": "perdure.sdk.client",
+    "Regenerated": "perdure.sdk.reading",
+    "StreamChunk": "perdure.sdk.reading",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -172,7 +172,7 @@ class Finished(_Struct, frozen=True):
 
 
 class StreamStored(_Struct, frozen=True):
-    """What `source` (a step's completion id, or a write) of this attempt has put into streams is stored. Re-derivable."""
+    """What `source` (a completion id, or a write) of this attempt has put into streams is stored. Re-derivable."""
 
     id: bytes
     attempt: int

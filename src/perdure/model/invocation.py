@@ -158,7 +158,8 @@ class Invocation(msgspec.Struct, frozen=True, omit_defaults=True):
     """One row. `number` orders a partition's invocations by age and is the key of everything that belongs to one.
 
     `attempts` counts attempts; it is also the fence: what an attempt reports is dropped when a later one exists.
-    `streams` says that it has rows of streams. `deployment` and `protocol_version` are those it is pinned to, from the moment it has more than its input.
+    `deployment` and `protocol_version` are those it is pinned to, from the moment it has more than its input.
+    `streams`: it has rows of streams.
     """
 
     number: int

@@ -85,7 +85,7 @@ class Attempt:
         self.open_outlet: Callable[[], Outlet] | None = None
         self.outlet: Outlet | None = None
 
-    def receive(self, message: control.FromHandler, at: int, chance: float) -> c.PartitionCommand | None:
+    def receive(self, message: control.Said, at: int, chance: float) -> c.PartitionCommand | None:
         """What the message asks of the partition. After the last message of an attempt there is no other."""
         if self.ended:
             return None

@@ -17,11 +17,13 @@ __all__ = [
     "HandlerWrite",
     "ProposeRun",
     "ProposeStreamed",
+    "Said",
     "Start",
     "StepFailed",
     "StepVoid",
     "StepWrite",
     "Suspension",
+    "ToStreams",
 ]
 
 
@@ -117,16 +119,7 @@ class End(msgspec.Struct, frozen=True):
     """Last message: the handler is done, its `Output` came before."""
 
 
-FromHandler: TypeAlias = (
-    Command
-    | ProposeRun
-    | StepWrite
-    | StepVoid
-    | ProposeStreamed
-    | HandlerWrite
-    | AwaitingOn
-    | StepFailed
-    | Suspension
-    | Error
-    | End
-)
+FromHandler: TypeAlias = Command | ProposeRun | AwaitingOn | StepFailed | Suspension | Error | End
+ToStreams: TypeAlias = StepWrite | StepVoid | ProposeStreamed | HandlerWrite
+Said: TypeAlias = FromHandler | ToStreams
+"""What a handler in the engine's process may say."""

@@ -21,7 +21,7 @@ from perdure.model.invocation import AttemptFailure, Invocation, Invoked
 from perdure.model.services import RetryPolicy
 from perdure.protocol import versions
 from perdure.protocol.attempt import Attempt
-from perdure.protocol.control import AwaitingOn, Error, FromHandler, Start, StepFailed, Suspension
+from perdure.protocol.control import AwaitingOn, Error, Said, Start, StepFailed, Suspension
 from perdure.runtime.clock import Clock, TimerHandle
 from perdure.runtime.registry import Registry, Route
 from perdure.runtime.streams import Streams
@@ -347,7 +347,7 @@ class Invoker:
                 live.duplex.abort()
             self._gone(live)
 
-    def _receive(self, live: Live, message: FromHandler) -> None:
+    def _receive(self, live: Live, message: Said) -> None:
         environment, attempt = self._environment, live.attempt
         if attempt.ended:
             return  # it was refused and will hear of it, or is gone
@@ -380,7 +380,7 @@ class Invoker:
         if duplex is not None:
             self._loop.call_soon(duplex.abort)
 
-    def _watch(self, live: Live, message: FromHandler) -> None:
+    def _watch(self, live: Live, message: Said) -> None:
         """Notice what is more than a journal entry."""
         invocation = live.invocation
         if isinstance(message, AwaitingOn):

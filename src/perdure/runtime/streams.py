@@ -329,7 +329,7 @@ class Reader:
         self._streams = streams
         self._log = log
         self._floor = start  # nothing before it is wanted
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None
         self._failure: Exception | None = None
         self._over = False
         self._next = start
@@ -394,7 +394,7 @@ class Reader:
     def wake(self, *, sign_of_life: bool = False) -> None:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
-            waiter.set_result(sign_of_life or None)  # type: ignore[arg-type]
+            waiter.set_result(sign_of_life)
 
     def fail(self, error: Exception) -> None:
         """It will be given nothing more."""
@@ -518,6 +518,8 @@ class Streams:
         try:
             assert log.loading is not None
             await asyncio.shield(log.loading)
+            if self._failure is not None:  # it came too late for `close`
+                raise self._failure
             reader = Reader(self, log, start, cursor)
         except BaseException:
             self._unpin(log)

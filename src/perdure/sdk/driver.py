@@ -38,10 +38,10 @@ from perdure.protocol.control import (
     AwaitingOn,
     End,
     Error,
-    FromHandler,
     HandlerWrite,
     ProposeRun,
     ProposeStreamed,
+    Said,
     Start,
     StepFailed,
     StepVoid,
@@ -87,8 +87,8 @@ class HandlerRun:
         "_signals",
         "_sleeping",
         "_unlaunched",
-        "_written",
         "_writes",
+        "_written",
         "arrived",
         "cancelled",
         "closed",
@@ -106,7 +106,7 @@ class HandlerRun:
         self,
         definition: HandlerDefinition,
         start: Start,
-        send: Callable[[FromHandler], None],
+        send: Callable[[Said], None],
         host: Host,
         make_main: MakeMain,
     ) -> None:
@@ -150,7 +150,7 @@ class HandlerRun:
         self.thread_busy = False
         self.main: asyncio.Task[Any] | None = None
 
-    def _record(self, message: FromHandler) -> None:
+    def _record(self, message: Said) -> None:
         """`send` where everything is replayed: what went to the journal is kept for the next replay."""
         if hasattr(message, "TYPE"):
             assert self._entries is not None
@@ -523,8 +523,10 @@ class HandlerRun:
         step.task = None
         streamed = step.info is not None and step.info.writes is not None
         if isinstance(outcome, e.Value | e.Failure):
-            propose = ProposeStreamed if streamed else ProposeRun
-            self._machine.propose(propose(step.completion_id, outcome))
+            if streamed:
+                self._send(ProposeStreamed(step.completion_id, outcome))
+            else:
+                self._machine.propose(ProposeRun(step.completion_id, outcome))
         else:
             if streamed:
                 self._send(StepVoid(step.completion_id))

@@ -131,8 +131,10 @@ def _encoded(chunk: Any) -> Chunk:
         if kind is str:
             return _encode(chunk)
         if kind is bytes:
-            return RAW + chunk
-        return serde_for(kind if hasattr(kind, "__pydantic_validator__") else None).serialize(chunk)
+            return RAW + bytes(chunk)
+        serde = serde_for(kind if hasattr(kind, "__pydantic_validator__") else None)
+        data: bytes = serde.serialize(chunk)
+        return data
     except (SerdeError, ValueError, TypeError) as error:
         raise TerminalError(f"this cannot be written to a stream: {error}", 400) from error
 

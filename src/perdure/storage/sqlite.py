@@ -439,7 +439,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables in a new file, and those that an older one lacks; refuse a file that this version doesn't know."""
+    """Make the tables that a file lacks, new or older; refuse one that this version doesn't know."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     if application == _APPLICATION_ID:

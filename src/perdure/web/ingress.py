@@ -423,9 +423,7 @@ class Ingress:
         accepted = await self._node.send(target, body, headers=_forwarded(request), idempotency_key=idempotency_key)
         id = InvocationId(accepted.id)
         exchange.on_accepted(id)
-        return await read_stream(
-            self._node, request, id, name, self._renderings, self._departures, created=True
-        )
+        return await read_stream(self._node, request, id, name, self._renderings, self._departures, created=True)
 
 
 _RESERVED: Final[dict[str, Callable[[Ingress, Request, _Exchange, list[str]], Awaitable[Response]]]] = {

@@ -9,9 +9,9 @@ import msgspec
 
 from perdure.errors import Invalid, Unavailable
 from perdure.model.entries import Failure
+from perdure.model.ids import InvocationId, format_invocation_id
 from perdure.model.streams import RAW, ChunkEvent, Cursor, EndEvent, RegeneratedEvent, StreamEvent
 from perdure.runtime.streams import Reader
-from perdure.model.ids import InvocationId, format_invocation_id
 from perdure.web.http import Departures, Header, Receive, Request, Response
 
 if TYPE_CHECKING:
