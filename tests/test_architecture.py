@@ -16,6 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # package (or top-level module) -> what it 
     "storage": {"errors", "model", "core", "protocol"},
     "transports": {"errors", "model", "protocol"},
     "sdk": {"errors", "model", "protocol"},
+    "ai": {"errors", "model", "sdk"},
     "runtime": {"errors", "model", "core", "protocol", "storage", "transports"},
     "sql": {"errors", "model", "core", "protocol"},
     "web": {"errors", "model", "runtime", "sql"},

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import perdure
+from perdure.ai.ag_ui import AgUiEvents
+from perdure.ai.ui_stream import UIMessageStream
 from perdure.assembly import LocalNode, Reach, assemble, queries_of
 from perdure.config import Config
 from perdure.embedded import open_data_dir
-from perdure.errors import Invalid, PerdureError
+from perdure.errors import Invalid, PerdureError, Unavailable
 from perdure.model.deployments import AsgiEndpoint, Deployment, Revision
 from perdure.runtime.deployments import discover
 from perdure.runtime.identity import Identity
@@ -112,7 +114,10 @@ class Server:
         """From here on `/health` answers, with 503 until the node is ready."""
         config = self._config
         ingress = Ingress(
-            node, request_size_limit=config.request_size_limit, concurrency_limit=config.concurrency_limit
+            node,
+            request_size_limit=config.request_size_limit,
+            concurrency_limit=config.concurrency_limit,
+            renderings={"vercel": UIMessageStream, "ag-ui": AgUiEvents},
         )
         self.ingress = Listener(ingress, config.host, config.ingress_port)
         self._queries = queries_of(node, stores)
@@ -144,6 +149,8 @@ class Server:
         """
         self.stopping.set()
         self._close_listeners()
+        if self._node is not None:
+            self._node.streams.hang_up(Unavailable("the server stops"))
         drain = self._config.drain_seconds if self.failure is None else 0.0
         await self._drained(drain)
         if self._queries is not None:

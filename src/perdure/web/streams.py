@@ -34,6 +34,8 @@ class Rendering(Protocol):
 
     headers: tuple[Header, ...]
     """Beside the usual ones."""
+    resumable: bool
+    """Whether a reader can go on behind any event; if not, it begins at the beginning."""
 
     def begin(self, invocation_id: str, created: bool) -> bytes:
         """What comes first. `created`: the request made the invocation, so its id is news."""
@@ -49,6 +51,7 @@ class EventStream:
     """perdure's own: one event for each chunk, `regenerated`, `end`."""
 
     headers: tuple[Header, ...] = ()
+    resumable = True
 
     def begin(self, invocation_id: str, created: bool) -> bytes:
         if not created:
@@ -146,13 +149,13 @@ async def read_stream(
     if make is None:
         known = ", ".join(sorted(renderings)) or "none"
         raise Invalid(f"protocol={protocol!r} is not known here; there is: {known}")
-    last = request.fields.get(b"last-event-id")
+    rendering = make()
+    last = request.fields.get(b"last-event-id") if rendering.resumable else None
     cursor = Cursor.parse(last.decode("latin-1")) if last else None
     reader = await node.streams.read(id, name, start=int(start), cursor=cursor)
     if reader.at_end:
         reader.close()
         return Response(204, [])
-    rendering = make()
     text_id = format_invocation_id(id)
     first = rendering.begin(text_id, created)
     headers = [*_HEADERS, *rendering.headers, (b"x-restate-id", text_id.encode())]
