@@ -130,6 +130,8 @@ def _encoded(chunk: Any) -> Chunk:
     try:
         if kind is str:
             return _encode(chunk)
+        if chunk is None:
+            return b"null"
         if kind is bytes:
             return RAW + bytes(chunk)
         serde = serde_for(kind if hasattr(kind, "__pydantic_validator__") else None)
