@@ -74,7 +74,7 @@ class Answer(NamedTuple):
     def events(self) -> list[dict[str, str]]:
         """The events, by field; comments and `retry` left out."""
         blocks = [block for block in self.body.split("\n\n") if block and not block.startswith((":", "retry"))]
-        return [dict(line.split(": ", 1) for line in block.split("\n")) for block in blocks]  # type: ignore[misc]
+        return [dict(line.split(": ", 1) for line in block.split("\n")) for block in blocks]
 
 
 class Server:

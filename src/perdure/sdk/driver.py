@@ -57,6 +57,7 @@ from perdure.sdk.steps import Host, Step, clean, failure_of, terminal_failure
 __all__ = ["HandlerRun", "MakeMain"]
 
 MakeMain = Callable[["HandlerRun"], Coroutine[Any, Any, Any]]
+_NONE: frozenset[str] = frozenset()
 _BASE_CONTEXT = contextvars.Context()
 _LONGEST_DELAY_S = 1e12  # before the next try; more is not a number of ms that fits its field, nor is not-a-number
 
@@ -124,7 +125,7 @@ class HandlerRun:
         self._advancing = False
         self._draining = False
         self.closed = False
-        self._written: dict[str, int] = {}  # how often the handler has written to a stream, in all its replays
+        self._written: dict[str, int] | None = None  # how often the handler has written to a stream, in all its replays
         self._exhausted: dict[Step, Error] = {}  # the steps that will not be tried again, and how the attempt then ends
         self._reset(start)
 
@@ -142,8 +143,8 @@ class HandlerRun:
         self._calls: dict[int, tuple[int, str | None]] = {}  # result id -> (id of the callee's id, callee's id)
         self._cancel_when_known: set[int] = set()
         self._unlaunched: list[Step] = []
-        self._writes: dict[str, int] = {}  # the same, in this one
-        self.closed_streams: set[str] = set()
+        self._writes: dict[str, int] | None = None  # the same, in this one
+        self.closed_streams: frozenset[str] = _NONE
         self._idle = False
         self._now_at: int | None = None  # how many notifications had been delivered when the clock was read last
         self.cancelled = False
@@ -485,6 +486,10 @@ class HandlerRun:
             raise AttemptGone
         if name in self.closed_streams:
             raise TerminalError(f"stream {name!r} is closed", 409)
+        if self._written is None:
+            self._written = {}
+        if self._writes is None:
+            self._writes = {}
         ordinal = self._writes.get(name, 0)
         written = self._written.get(name)
         if written is None:
@@ -496,7 +501,7 @@ class HandlerRun:
         self._written[name] = written
         self._writes[name] = ordinal + 1
         if chunk is None:
-            self.closed_streams.add(name)
+            self.closed_streams |= {name}
 
     def send_write(self, message: StepWrite) -> None:
         """A step of this handler writes to a stream."""
