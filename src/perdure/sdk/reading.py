@@ -214,6 +214,11 @@ class StreamReader:
         """Of the event seen last: pass it to `stream(..., last_event_id=...)` to go on behind it."""
         return self._reading.last_event_id
 
+    @property
+    def so_far(self) -> list[Any]:
+        """What is valid of what has come, in order."""
+        return list(self._reading.values.values())
+
     async def __aiter__(self) -> AsyncIterator[Seen]:
         events = self._open_events(self._operation)
         try:
@@ -229,7 +234,7 @@ class StreamReader:
         """Read to the end; all that is valid then, in order. Not the values from before `last_event_id`."""
         async for _ in self:
             pass
-        return list(self._reading.values.values())
+        return self.so_far
 
     async def text(self) -> str:
         """Read to the end; its chunks of text joined, everything else left out."""
@@ -255,6 +260,11 @@ class SyncStreamReader:
         """Of the event seen last: pass it to `stream(..., last_event_id=...)` to go on behind it."""
         return self._reading.last_event_id
 
+    @property
+    def so_far(self) -> list[Any]:
+        """What is valid of what has come, in order."""
+        return list(self._reading.values.values())
+
     def __iter__(self) -> Iterator[Seen]:
         events = self._open_events(self._operation)
         try:
@@ -270,7 +280,7 @@ class SyncStreamReader:
         """Read to the end; all that is valid then, in order. Not the values from before `last_event_id`."""
         for _ in self:
             pass
-        return list(self._reading.values.values())
+        return self.so_far
 
     def text(self) -> str:
         """Read to the end; its chunks of text joined, everything else left out."""
