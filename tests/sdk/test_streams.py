@@ -25,8 +25,11 @@ from perdure import (
     current_stream,
 )
 from perdure.model import streams as limits
+from perdure.model.entries import Failure
+from perdure.model.ids import parse_invocation_id
 from perdure.runtime import streams as runtime
 from perdure.testing import TestEngine
+from tests.sdk.endpoint_engine import SmallEngine
 
 SOON = RetryPolicy(initial_interval=0.001, factor=1.0, max_attempts=10, on_exhausted="fail")
 
@@ -179,11 +182,12 @@ async def test_a_step_may_write_from_tasks_and_threads() -> None:
 async def test_nothing_is_written_when_the_step_is_over() -> None:
     late: list[Any] = []
 
-    async def run(ctx: Context) -> None:
+    async def run(ctx: Context, writes: bool) -> None:
         stream = ctx.stream("answer")
 
         async def step() -> None:
-            stream.write("in time")
+            if writes:
+                stream.write("in time")
 
             async def write_late() -> None:
                 await asyncio.sleep(0.01)
@@ -197,9 +201,12 @@ async def test_nothing_is_written_when_the_step_is_over() -> None:
         await ctx.run("step", step)
 
     async with Engine(app_of(run)) as engine:
-        assert await values(engine) == ["in time"]
-        await late[0]
-        assert late[1:] == [409]
+        for writes in (True, False):
+            late.clear()
+            assert await values(engine, arg=writes) == ["in time"] * writes
+            await late[0]
+            assert late[1:] == [409]
+            assert engine.node.streams._outlets == {}
 
 
 @in_loop
@@ -539,3 +546,32 @@ async def test_streams_go_with_the_journal() -> None:
 def test_the_limits_are_what_the_documentation_says() -> None:
     assert (limits.STEP_LIMIT, limits.STREAM_LIMIT, limits.NAME_LIMIT) == (8 << 20, 16 << 20, 200)
     assert (runtime.MEMORY_LIMIT, runtime.READER_LIMIT) == (256 << 20, 10_000)
+
+
+@in_loop
+async def test_a_handler_that_is_called_over_the_network_has_no_streams() -> None:
+    async def run(ctx: Context) -> None:
+        ctx.stream("answer")
+
+    engine = await SmallEngine(app_of(run), "Talk/run").run()
+    assert isinstance(engine.result, Failure)
+    assert (engine.result.code, "in the engine's process" in engine.result.message) == (501, True)
+
+
+@in_loop
+async def test_a_reader_that_leaves_while_the_stream_is_loaded() -> None:
+    async def run(ctx: Context) -> None:
+        ctx.stream("answer").write("x" * 1000)
+
+    async with Engine(app_of(run)) as engine:
+        invocation = await engine.send("Talk/run")
+        await invocation.attach()
+        streams = engine.node.streams
+        reading = asyncio.ensure_future(streams.read(parse_invocation_id(invocation.id), "answer"))
+        while not streams._logs:  # noqa: ASYNC110 - it takes a turn of the loop
+            await asyncio.sleep(0)
+        loading = streams._logs[parse_invocation_id(invocation.id)]["answer"].loading
+        assert loading is not None
+        reading.cancel()
+        await asyncio.wait([reading, loading])
+        assert (streams.size, streams.readers, streams._logs) == (0, 0, {})

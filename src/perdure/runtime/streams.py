@@ -116,7 +116,10 @@ class Outlet:
         total = self._sizes.get(name, 0 if head is None else head.size) + size
         if total > STREAM_LIMIT:
             raise TerminalError(f"stream {name!r} has {STREAM_LIMIT:,} bytes, the limit: begin another one", 413)
-        self._streams.admit(size)
+        if source.taken:  # it will be on disk in a moment, and must not fail today and succeed on replay
+            self._streams.size += size
+        else:
+            self._streams.admit(size)
         self._sizes[name] = total
         source.size += size
         position = self._next.get(name, 0 if head is None else head.next)
@@ -129,11 +132,11 @@ class Outlet:
     def write_once(self, name: str, chunk: Chunk | None) -> tuple[int, StreamPart]:
         self._writes += 1
         source, key = _Source(self.attempt), -self._writes  # no step has a negative id
+        source.taken = True
         if chunk is not None:
             self._write(source, name, (chunk,))
         else:
             source.closes = name
-        source.taken = True
         self._sources[key] = source
         parts = source.parts()
         return key, parts[0] if parts else StreamPart(name, self.attempt, ())
@@ -542,6 +545,8 @@ class Streams:
             answer = await self._ask(log.id, log.name)
             if isinstance(answer, Refused):
                 raise NotFound(answer.message)
+            if self.log(log.id, log.name) is not log:
+                return  # whoever wanted it has left
             log.merge(answer)
             if self.size > self._memory_limit:
                 raise Overloaded("streams hold too much in memory to read another one; try again later")

@@ -66,13 +66,14 @@ class StepInfo:
     hand it to the world as an idempotency key.
     """
 
-    __slots__ = ("attempt", "identity", "name", "writes")
+    __slots__ = ("attempt", "identity", "name", "over", "writes")
 
     def __init__(self, name: str, attempt: int, identity: tuple[bytes, int]) -> None:
         self.name = name
         self.attempt = attempt
         self.identity = identity
         self.writes: StepWrites | None = None  # to streams
+        self.over = False  # what its code still does, in a thread or a task left behind, counts for nothing
 
     @property
     def token(self) -> str:
@@ -231,8 +232,8 @@ class Step:
     def abandon(self) -> None:
         """Nobody wants the result any more. A thread cannot be stopped; what it returns is not looked at."""
         self.abandoned = True
-        if self.info is not None and self.info.writes is not None:
-            self.info.writes.over = True
+        if self.info is not None:
+            self.info.over = True
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -271,8 +272,12 @@ class Step:
         except BaseException as error:  # a SystemExit too: a step must not take the engine along
             outcome = error
         if not self.abandoned:
-            writes = None if self.info is None else self.info.writes
-            self.report(self, outcome if writes is None else writes.finish(outcome))
+            info = self.info
+            assert info is not None, "it was launched"
+            if info.writes is not None:
+                outcome = info.writes.finish(outcome)
+            info.over = True
+            self.report(self, outcome)
 
     def _in_thread(self, context: contextvars.Context, made: list[Any]) -> Any:
         try:

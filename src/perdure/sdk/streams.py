@@ -20,7 +20,7 @@ from perdure.model.entries import Failure, Value
 from perdure.model.streams import RAW, STEP_LIMIT, Chunk, check_stream_name
 from perdure.protocol.control import StepWrite
 from perdure.sdk.serde import SerdeError, serde_for
-from perdure.sdk.steps import current_info, terminal_failure
+from perdure.sdk.steps import StepInfo, current_info, terminal_failure
 
 if TYPE_CHECKING:
     from perdure.sdk.driver import HandlerRun
@@ -98,7 +98,7 @@ class Stream:
             writes = info.writes
             if writes is None:
                 with _first_write:
-                    writes = info.writes = info.writes or StepWrites(run, *info.identity)
+                    writes = info.writes = info.writes or StepWrites(run, info)
             writes.write(self, data)
         elif self._bridge is not None:
             self._bridge.ask(lambda: run.write_stream(self.name, data))
@@ -144,12 +144,14 @@ def _encoded(chunk: Any) -> Chunk:
 class StepWrites:
     """What one try of a step writes. Threads hand their chunks to the event loop's, in order and many at a time."""
 
-    __slots__ = ("_completion_id", "_error", "_loop_thread", "_pending", "_run", "_scheduled", "_size", "over")
+    __slots__ = ("_completion_id", "_error", "_info", "_loop_thread", "_pending", "_run", "_scheduled", "_size")
 
-    def __init__(self, run: "HandlerRun", invocation: bytes, completion_id: int) -> None:
+    def __init__(self, run: "HandlerRun", info: StepInfo) -> None:
+        invocation, completion_id = info.identity
         if run.start.id != invocation:
             raise TerminalError("this stream belongs to another invocation than the step that writes to it", 400)
         self._run = run
+        self._info = info
         self._completion_id = completion_id
         self._loop_thread: int | None = None
         with contextlib.suppress(RuntimeError):
@@ -159,13 +161,12 @@ class StepWrites:
         self._scheduled = False
         self._size = 0
         self._error: Exception | None = None
-        self.over = False
 
     def write(self, stream: Stream, data: Chunk) -> None:
         run, name = self._run, stream.name
         if stream._run is not run:
             raise TerminalError("this stream belongs to another attempt than the step that writes to it", 409)
-        if self.over or run.closed:
+        if self._info.over or run.closed:
             raise TerminalError(f"stream {name!r}: the step that writes is over", 409)
         if name in run.closed_streams:
             raise TerminalError(f"stream {name!r} is closed", 409)
@@ -188,7 +189,7 @@ class StepWrites:
         self._loop_thread = get_ident()
         self._scheduled = False
         pending, self._pending = self._pending, []
-        if self.over or self._error is not None:
+        if self._info.over or self._error is not None:
             return
         try:
             start = 0
@@ -203,7 +204,6 @@ class StepWrites:
     def finish(self, outcome: Value | Failure | BaseException) -> Value | Failure | BaseException:
         """The try is over; its outcome, unless what it wrote could not be taken."""
         self._flush()
-        self.over = True
         if self._error is None or not isinstance(outcome, Value):
             return outcome
         return terminal_failure(self._error) if isinstance(self._error, TerminalError) else self._error
