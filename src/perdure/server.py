@@ -67,6 +67,7 @@ class Server:
             for store in stores:
                 store.close()
             raise
+        node.streams.limit(config.stream_memory_limit, config.stream_reader_limit)
         try:
             self._listen(node, stores)
             await self._serve_asgi_apps(node)

@@ -28,6 +28,8 @@ def test_what_is_given_comes_first() -> None:
         ({"partitions": 0}, {}, "partitions must be at least 1"),
         ({"drain_seconds": -1}, {}, "drain_seconds must not be negative"),
         ({"lag_threshold_seconds": 0}, {}, "lag_threshold_seconds"),
+        ({"stream_reader_limit": 0}, {}, "stream_reader_limit"),
+        ({"stream_memory_limit": 0}, {}, "stream_memory_limit"),
         ({}, {"PERDURE_INGRESS_PORT": "x"}, "environment variable PERDURE_INGRESS_PORT='x'"),
         ({}, {"PERDURE_PARTITIONS": "1.5"}, "PERDURE_PARTITIONS"),
     ],

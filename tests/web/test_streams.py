@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -24,7 +25,9 @@ from perdure import (
 )
 from perdure.ai.ag_ui import AgUiEvents
 from perdure.ai.ui_stream import UIMessageStream
+from perdure.config import Config
 from perdure.runtime import streams as runtime
+from perdure.server import Server as PerdureServer
 from perdure.web.ingress import Ingress
 from perdure.web.listener import Listener
 
@@ -291,13 +294,13 @@ def test_too_many_readers() -> None:
     async def check() -> None:
         async with serving() as server:
             streams = server.engine.node.streams
-            streams._reader_limit = 1
+            streams.limit(1000, 1)
             invocation = await server.engine.send("Talk/wait", ["a"])
             reader, writer = await server.connect("GET", f"/restate/streams/{invocation.id}/answer")
             await reader.readuntil(b"data: ")
             answer = await server.ask("GET", f"/restate/streams/{invocation.id}/answer")
             assert (answer.status, json.loads(answer.body)["retryable"]) == (429, True)
-            streams._reader_limit, streams._memory_limit = 2, 0
+            streams.limit(0, 2)
             answer = await server.ask("GET", f"/restate/streams/{invocation.id}/answer")
             assert answer.status == 429
             writer.close()
@@ -346,5 +349,25 @@ def test_other_protocols() -> None:
             answer = await server.ask("GET", f"/restate/streams/{id}/answer?protocol=ag-ui")
             types = [json.loads(event["data"])["type"] for event in answer.events]
             assert (types[0], types[1], types[-1]) == ("RUN_STARTED", "TEXT_MESSAGE_START", "RUN_FINISHED")
+
+    asyncio.run(check())
+
+
+def test_a_server_that_stops_sends_its_readers_away(tmp_path: Path) -> None:
+    async def check() -> None:
+        config = Config(data_dir=str(tmp_path), host="127.0.0.1", ingress_port=0, admin_port=0, drain_seconds=60.0)
+        perdure_server = PerdureServer(config, [App(service, workflow)])
+        await perdure_server.start()
+        assert perdure_server.ingress is not None
+        async with Client(perdure_server.ingress.url) as client:
+            invocation = await client.send("Talk/wait", ["a"])
+        server = Server(None, perdure_server.ingress.port)  # type: ignore[arg-type]
+        reader, writer = await server.connect("GET", f"/restate/streams/{invocation.id}/answer")
+        await reader.readuntil(b'data: "a"')
+        async with asyncio.timeout(20):
+            await perdure_server.stop()
+        rest = await reader.read()
+        assert rest.endswith(b"0\r\n\r\n") and b"event: end" not in rest  # so that it comes back
+        writer.close()
 
     asyncio.run(check())

@@ -418,14 +418,12 @@ class Reader:
 class Streams:
     """All of a node. Everything runs on the event loop's thread."""
 
-    def __init__(
-        self, ask: Ask, serial: Callable[[], int], *, memory: int = MEMORY_LIMIT, readers: int = READER_LIMIT
-    ) -> None:
+    def __init__(self, ask: Ask, serial: Callable[[], int]) -> None:
         self._ask = ask
         self._serial = serial
         self.loop = asyncio.get_running_loop()
-        self._memory_limit = memory
-        self._reader_limit = readers
+        self._memory_limit = MEMORY_LIMIT
+        self._reader_limit = READER_LIMIT
         self._outlets: dict[bytes, Outlet] = {}
         self._logs: dict[bytes, dict[str, _Log]] = {}
         self._dirty: set[_Log] = set()
@@ -436,6 +434,11 @@ class Streams:
         self.size = 0
         """Bytes of chunks in memory."""
         self.readers = 0
+
+    def limit(self, memory: int, readers: int) -> None:
+        """Other limits than the usual ones: bytes of chunks in memory, readers at once."""
+        self._memory_limit = memory
+        self._reader_limit = readers
 
     # Writers
 
