@@ -220,3 +220,22 @@ def test_a_failure_ends_the_stream_when_all_was_told() -> None:
         reader.close()
 
     asyncio.run(check())
+
+
+def test_a_position_that_two_attempts_used_is_not_taken_for_the_same_chunk() -> None:
+    async def check() -> None:
+        node = Node()
+        outlet = node.begin()
+        outlet.write(NAME, 1, (b"stored",))
+        node.store(outlet, 1)
+        outlet.write(NAME, 2, (b"cut off",))
+        reader = await node.streams.read(ID, NAME)
+        cursor = (await reader.next()).cursor
+        reader.close()
+        outlet = node.begin()
+        outlet.write(NAME, 2, (b"again",))
+        reader = await node.streams.read(ID, NAME, cursor=cursor)
+        assert await told(reader) == [1, "again"]
+        reader.close()
+
+    asyncio.run(check())
