@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from bench import figures, longterm, remote, sql
+from bench import figures, longterm, remote, sql, streams
 from bench.figures import Settings
 from bench.report import Failure, Figure, environment, print_line, print_table
 from bench.windows import Plan
@@ -28,6 +28,7 @@ GROUPS: dict[str, Callable[[Settings], Iterator[Figure]]] = {
     "startup": longterm.startup,
     "sql": sql.sql,
     "remote": remote.remote,
+    "streams": streams.streams,
 }
 FULL = Plan(CONCURRENCY, warmup_s=3.0, window_s=3.0, windows=5)
 QUICK = Plan(CONCURRENCY, warmup_s=1.0, window_s=1.0, windows=3)

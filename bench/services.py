@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 from bench.workload import AWAKEABLES_ENV
@@ -13,6 +14,7 @@ steps = Service("Steps")
 noop = Service("Noop")
 counter = VirtualObject("Counter")
 sleeper = Service("Sleeper", inactivity_timeout=0)
+streams = Service("Streams")
 
 
 async def one() -> int:
@@ -65,4 +67,20 @@ async def wait(ctx: Context, number: int) -> str:
     return await awakeable
 
 
-app = App(steps, noop, counter, sleeper)
+@streams.handler()
+async def talk(ctx: Context, plan: dict[str, float]) -> None:
+    """A step that writes `chunks` chunks, each with its number and the time, `every` s, from `first` s on."""
+    stream = ctx.stream("answer")
+
+    async def step() -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + plan["first"]
+        for number in range(int(plan["chunks"])):
+            await asyncio.sleep(due - loop.time())
+            due += plan["every"]
+            stream.write([number, time.time()])
+
+    await ctx.run("talk", step)
+
+
+app = App(steps, noop, counter, sleeper, streams)

@@ -39,12 +39,14 @@ from perdure.sdk.logs import JsonFormatter, TextFormatter, is_replaying, setup_l
 from perdure.sdk.serde import Serde, SerdeError
 from perdure.sdk.service import Service, VirtualObject, Workflow
 from perdure.sdk.steps import StepInfo, current_step
+from perdure.sdk.streams import Stream, current_stream
 from perdure.sdk.threads import SyncContext, SyncObjectContext, SyncSharedContext, SyncWorkflowContext
 
 if TYPE_CHECKING:
     from perdure.embedded import Engine
     from perdure.sdk.client import Client, SyncClient
     from perdure.sdk.otel import ReplaySafeTracerProvider
+    from perdure.sdk.reading import Regenerated, StreamChunk
 
 __version__ = "0.1.0"
 
@@ -67,6 +69,7 @@ __all__ = [
     "ObjectContext",
     "PerdureError",
     "ProtocolError",
+    "Regenerated",
     "ReplaySafeTracerProvider",
     "RequestError",
     "RetryPolicy",
@@ -77,6 +80,8 @@ __all__ = [
     "SharedContext",
     "StepInfo",
     "StorageError",
+    "Stream",
+    "StreamChunk",
     "SyncClient",
     "SyncContext",
     "SyncObjectContext",
@@ -92,6 +97,7 @@ __all__ = [
     "__version__",
     "current_context",
     "current_step",
+    "current_stream",
     "is_replaying",
     "setup_logging",
 ]
@@ -101,6 +107,8 @@ _LATER = {
     "Client": "perdure.sdk.client",
     "SyncClient": "perdure.sdk.client",
     "ReplaySafeTracerProvider": "perdure.sdk.otel",
+    "Regenerated": "perdure.sdk.reading",
+    "StreamChunk": "perdure.sdk.reading",
 }
 
 

@@ -44,6 +44,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Attempts at once on deployments elsewhere; the others wait."""
     message_size_limit: int = 32 * 1024 * 1024
     """Bytes of a message from an endpoint above which the attempt fails (RT0003)."""
+    stream_memory_limit: int = 256 * 1024 * 1024
+    """Bytes of streams in memory, being written or read, above which a step that writes is tried again later and new
+    readers are refused (429)."""
+    stream_reader_limit: int = 10_000
+    """Readers of streams at once, above which more are refused (429)."""
     protocol_version: int = 6
     """The newest version of the service protocol (5 to 7) that is spoken with endpoints elsewhere. 7 has more messages
     for the same work, and restate-server does not speak it by default either."""
@@ -119,7 +124,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise Invalid(f"protocol_version must be from 5 to 7, not {self.protocol_version}")
         limits = ("attempt_limit", "remote_attempt_limit", "request_size_limit", "message_size_limit")
         more = ("http2_stream_limit", "sql_concurrency_limit", "sql_memory_limit", "default_retry_factor")
-        for name in ("partitions", "concurrency_limit", "admin_concurrency_limit", *limits, *more):
+        streams = ("stream_memory_limit", "stream_reader_limit")
+        for name in ("partitions", "concurrency_limit", "admin_concurrency_limit", *limits, *more, *streams):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise Invalid(f"{name} must be at least 1, not {value}")

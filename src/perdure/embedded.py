@@ -14,13 +14,16 @@ from perdure.assembly import LAG_SECONDS, LocalNode, assemble
 from perdure.errors import Invalid, NotFound, StorageError, TerminalError, Unavailable
 from perdure.model.actions import AlreadyInvoked, Answer, Refused
 from perdure.model.entries import Failure, Signal, Value
-from perdure.model.ids import format_invocation_id, parse_invocation_id
+from perdure.model.ids import InvocationId, format_invocation_id, parse_invocation_id
 from perdure.model.services import HandlerKind, ServiceKind
+from perdure.model.streams import Cursor, EndEvent, RegeneratedEvent
 from perdure.runtime.node import Node
+from perdure.runtime.streams import Batch
 from perdure.sdk import operations as op
 from perdure.sdk.app import App
 from perdure.sdk.caller import Caller, in_seconds
 from perdure.sdk.operations import Operation, Receipt, refusal
+from perdure.sdk.reading import Events, ReadStream, Told
 from perdure.storage.memory import MemoryStorage
 from perdure.web.invocations import description_to_json
 
@@ -136,6 +139,10 @@ class _Stopped:
     async def execute(self, operation: Operation[R], timeout: float | None) -> R:
         raise Unavailable(_NOT_RUNNING)
 
+    async def events(self, operation: ReadStream) -> Events:
+        raise Unavailable(_NOT_RUNNING)
+        yield  # which makes it a generator
+
 
 class _NodeBackend:
     """Carries operations out on a node of this process and event loop."""
@@ -149,6 +156,40 @@ class _NodeBackend:
             return cast(R, await carry_out(self._node, operation))
         async with asyncio.timeout(timeout):
             return cast(R, await carry_out(self._node, operation))
+
+    async def events(self, operation: ReadStream) -> Events:
+        cursor = None if operation.last_event_id is None else Cursor.parse(operation.last_event_id)
+        id = stream_owner(self._node, operation)
+        async with await self._node.streams.read(id, operation.name, start=operation.start, cursor=cursor) as reader:
+            if reader.at_end:
+                return
+            while True:
+                batch = await reader.next()
+                for told in told_of(batch):
+                    yield told
+                if batch.cursor.ended:
+                    return
+
+
+def stream_owner(node: Node, operation: ReadStream) -> InvocationId:
+    """Whose stream it is. Raises `Invalid` and `NotFound`."""
+    if operation.id:
+        return parse_invocation_id(operation.id)
+    return _workflow_id(node, operation.service, operation.key)
+
+
+def told_of(batch: Batch) -> list[Told]:
+    """A batch's events, each with its id."""
+    told: list[Told] = []
+    for event in batch.events:
+        if isinstance(event, EndEvent):
+            cursor = batch.cursor
+        elif isinstance(event, RegeneratedEvent):
+            cursor = batch.cursor._replace(position=event.position - 1, ended=False)
+        else:
+            cursor = batch.cursor._replace(position=event.position, ended=False)
+        told.append((event, str(cursor)))
+    return told
 
 
 async def _invoke(node: Node, call: op.Invoke) -> bytes:
@@ -177,14 +218,18 @@ async def _output(node: Node, output: op.Output) -> bytes:
 
 
 async def _workflow_result(node: Node, wanted: op.WorkflowResult) -> bytes:
-    service = node.registry.service(wanted.service)
-    if service is None:
-        raise NotFound(f"service {wanted.service!r} not found")
-    if service.kind is not ServiceKind.WORKFLOW:
-        raise Invalid(f"{wanted.service} is no workflow but a {service.kind.value}")
-    main = next(each for each in service.handlers.values() if each.kind is HandlerKind.WORKFLOW)
-    id = node.invocation_id(node.registry.target(service.name, main.name, wanted.key), None)
+    id = _workflow_id(node, wanted.service, wanted.key)
     return _value(await (node.attach(id) if wanted.wait else node.output(id)))
+
+
+def _workflow_id(node: Node, name: str, key: str) -> InvocationId:
+    service = node.registry.service(name)
+    if service is None:
+        raise NotFound(f"service {name!r} not found")
+    if service.kind is not ServiceKind.WORKFLOW:
+        raise Invalid(f"{name} is no workflow but a {service.kind.value}")
+    main = next(each for each in service.handlers.values() if each.kind is HandlerKind.WORKFLOW)
+    return node.invocation_id(node.registry.target(service.name, main.name, key), None)
 
 
 async def _signal(node: Node, send: op.SendSignal) -> None:

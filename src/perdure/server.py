@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import perdure
+from perdure.ai.ag_ui import AgUiEvents
+from perdure.ai.ui_stream import UIMessageStream
 from perdure.assembly import LocalNode, Reach, assemble, queries_of
 from perdure.config import Config
 from perdure.core.tables import API_KEY
 from perdure.embedded import open_data_dir
-from perdure.errors import Invalid, PerdureError
+from perdure.errors import Invalid, PerdureError, Unavailable
 from perdure.model.deployments import AsgiEndpoint, Deployment, Revision
 from perdure.runtime.clock import wall_clock_ms
 from perdure.runtime.deployments import discover
@@ -92,6 +94,7 @@ class Server:
             for store in stores:
                 store.close()
             raise
+        node.streams.limit(config.stream_memory_limit, config.stream_reader_limit)
         try:
             self._listen(node, stores, tls)
             await self._serve_asgi_apps(node)
@@ -154,6 +157,7 @@ class Server:
             request_size_limit=config.request_size_limit,
             concurrency_limit=config.concurrency_limit,
             metrics=node.metrics,
+            renderings={"vercel": UIMessageStream, "ag-ui": AgUiEvents},
             guard=Guard("ingress", keyring, node.clock, self._audit),
         )
         self.ingress = Listener(ingress, config.host, config.ingress_port, tls, config.http2_stream_limit)
@@ -197,6 +201,8 @@ class Server:
         if self._calls is not None:
             self._calls.close()  # a connection that is open may bring another request before it is told to end
         self._close_listeners()
+        if self._node is not None:
+            self._node.streams.hang_up(Unavailable("the server stops"))
         drain = self._config.drain_seconds if self.failure is None else 0.0
         await self._drained(drain)
         if self._counting is not None:

@@ -40,6 +40,8 @@ def test_what_is_given_comes_first() -> None:
         ({"partitions": 0}, {}, "partitions must be at least 1"),
         ({"drain_seconds": -1}, {}, "drain_seconds must not be negative"),
         ({"lag_threshold_seconds": 0}, {}, "lag_threshold_seconds"),
+        ({"stream_reader_limit": 0}, {}, "stream_reader_limit"),
+        ({"stream_memory_limit": 0}, {}, "stream_memory_limit"),
         ({"authentication": "maybe"}, {}, "authentication"),
         ({}, {"PERDURE_AUTHENTICATION": "maybe"}, "PERDURE_AUTHENTICATION"),
         ({"tls_certificate": "c.pem"}, {}, "tls_key is missing"),

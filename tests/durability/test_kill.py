@@ -27,6 +27,8 @@ READY_SECONDS = 20.0
 class Server:
     """`perdure serve` on fixed ports, over one data directory, started again after each kill."""
 
+    app = "tests.durability.services:app"
+
     def __init__(self, directory: pathlib.Path, partitions: int) -> None:
         self.directory = directory
         self.partitions = partitions
@@ -36,7 +38,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "perdure", "serve", "tests.durability.services:app"]
+        command = [sys.executable, "-m", "perdure", "serve", self.app]
         command += ["--data-dir", str(self.directory / "data"), "--host", "127.0.0.1"]
         command += ["--ingress-port", str(self.ingress), "--admin-port", str(self.admin)]
         command += ["--partitions", str(self.partitions)]

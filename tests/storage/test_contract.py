@@ -22,6 +22,7 @@ from perdure.model import invocation as i
 from perdure.model.deployments import Deployment, HttpEndpoint, LambdaEndpoint, ProtocolMode, Revision
 from perdure.model.keys import ApiKey, Role
 from perdure.model.services import HandlerInfo, HandlerKind, ServiceInfo, ServiceKind
+from perdure.model.streams import StreamHead, StreamPart
 from perdure.storage.base import Batch, Storage
 from perdure.storage.memory import MemoryStorage
 from perdure.storage.sqlite import SqliteStorage
@@ -111,6 +112,7 @@ ENTRIES = st.builds(
     st.builds(e.Run, SMALL, NAMES) | ENDS,
 )
 PRESENT = st.just(True)
+RUNS = st.lists(st.tuples(SMALL, st.lists(BLOBS, min_size=1, max_size=3).map(tuple)), max_size=2).map(tuple)
 
 SERVICE = ServiceInfo("greeter", ServiceKind.SERVICE, {"greet": HandlerInfo("greeter", "greet", HandlerKind.PLAIN)})
 DEPLOYMENTS = st.builds(
@@ -139,6 +141,8 @@ ROWS: dict[Table[Any], tuple[tuple[st.SearchStrategy[Any], ...], st.SearchStrate
     t.META: ((NAMES,), st.integers(0, 2**60)),
     t.DEPLOYMENT: ((NAMES,), DEPLOYMENTS),
     t.API_KEY: ((NAMES,), KEYS),
+    t.STREAM: ((NUMBERS, NAMES), st.builds(StreamHead, SMALL, SMALL, SMALL, NUMBERS, closed=st.booleans())),
+    t.STREAM_PART: ((NUMBERS, NAMES, SMALL), st.builds(StreamPart, NAMES, SMALL, RUNS)),
 }
 
 

@@ -82,6 +82,26 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
             SqliteStorage(path)
 
 
+def test_an_older_file_gets_the_tables_that_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    store = SqliteStorage(path)
+    batch = Batch()
+    batch.group(t.META, ("number",)).rows[("number",)] = 7
+    store.commit(batch, lambda error: None)
+    store.close()
+    connection = sqlite3.connect(path)
+    connection.executescript("DROP TABLE stream; DROP TABLE stream_part; PRAGMA user_version = 1;")
+    connection.close()
+    store = SqliteStorage(path)
+    assert store.get(t.META, ("number",)) == 7
+    assert list(store.scan(t.STREAM, (1,))) == []
+    assert list(store.scan(t.STREAM_PART, (1, "answer"))) == []
+    store.close()
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA user_version").fetchone()[0] > 1
+    connection.close()
+
+
 def test_another_programs_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     connection = sqlite3.connect(path)

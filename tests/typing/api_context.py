@@ -13,6 +13,7 @@ from perdure import (
     ObjectContext,
     Service,
     SharedContext,
+    Stream,
     SyncWorkflowContext,
     VirtualObject,
     Workflow,
@@ -105,3 +106,4 @@ def plain(ctx: SyncWorkflowContext, id: str) -> None:
     assert_type(ctx.run("fetch", fetch, ""), bytes)
     assert_type(ctx.call(add, 1, key="k"), int)
     assert_type(ctx.call("C/add", 1, key="k"), Any)
+    assert_type(ctx.stream("answer"), Stream)

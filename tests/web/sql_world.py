@@ -63,6 +63,8 @@ async def caller(ctx: Context, value: int) -> int:
 
 @sleepy.handler()
 async def sleeps(ctx: Context, value: int) -> None:
+    ctx.stream("log").write("zz")
+    ctx.stream("log").write("z")
     await ctx.sleep(10_000, name="long")
 
 

@@ -102,6 +102,8 @@ INGRESS_ROUTES: list[tuple[str, str]] = [
     ("POST", f"/restate/awakeables/{AWAKEABLE}/resolve"),
     ("POST", f"/restate/a/{AWAKEABLE}/reject"),
     ("POST", f"/restate/signals/{ID_TEXT}/go"),
+    ("GET", f"/restate/streams/{ID_TEXT}/answer"),
+    ("POST", "/restate/stream/Greeter/greet?stream=answer"),
     ("GET", "/restate/scope/x"),
     ("GET", "/openapi/x"),
     ("GET", "/restate/nothing"),

@@ -297,6 +297,14 @@ def test_objects(world: World) -> None:
     assert row == {"lock_name": "Counter/a", "acquired_by": world.ids["holds"]}
 
 
+def test_streams(world: World) -> None:
+    row = world.row("SELECT * EXCEPT (modified_at, partition_key) FROM sys_stream WHERE name = 'log'")
+    assert row == {"id": world.ids["sleeps"], "name": "log", "chunks": 2, "bytes": 7, "closed": False}
+    same = f"SELECT chunks FROM sys_stream WHERE id = '{world.ids['sleeps']}' AND name = 'log'"
+    assert world.row(same) == {"chunks": 2}
+    assert world.rows("SELECT * FROM sys_stream WHERE id = 'inv_no' OR name = 'other'") == []
+
+
 def test_promises(world: World) -> None:
     rows = world.rows("SELECT * EXCEPT (partition_key) FROM sys_promise WHERE service_key = 'ada' ORDER BY key")
     promise = {"service_name": "Signup", "service_key": "ada"}

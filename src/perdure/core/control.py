@@ -7,7 +7,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from perdure.core import inbox, lifecycle
-from perdure.core.tables import INVOCATION, INVOCATION_ID, JOURNAL, STATE, StateChange
+from perdure.core.tables import INVOCATION, INVOCATION_ID, STATE, StateChange
 from perdure.core.turn import Turn
 from perdure.model.actions import AbortAttempt, Answer, Description, Done, Refused, Reply, StateAnswer
 from perdure.model.commands import (
@@ -181,7 +181,7 @@ def purge(turn: Turn, invocation: Invocation, command: Purge) -> Done | Refused:
     if not isinstance(invocation.status, Completed):
         return Refused(409, "the invocation is not completed")
     if command.journal_only:
-        turn.tables.drop(JOURNAL, (invocation.number,))
+        lifecycle.drop_journal(turn, invocation)
     else:
         lifecycle.forget(turn, invocation)
     return Done()

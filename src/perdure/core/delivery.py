@@ -7,7 +7,7 @@ it is stored; the receiver takes only the next number, so a message sent twice i
 from msgspec.structs import replace
 
 from perdure.core import deployments, keys, lifecycle
-from perdure.core.tables import ACTIVE, INVOCATION, JOURNAL, META, OUTBOX, TIMER, Key, TimerKind
+from perdure.core.tables import ACTIVE, INVOCATION, META, OUTBOX, TIMER, Key, TimerKind
 from perdure.core.turn import Turn
 from perdure.model.actions import AckDelivery, Send, SetTimer, StartAttempt
 from perdure.model.commands import Deliver, Delivered, Recover
@@ -48,7 +48,7 @@ def _fire(turn: Turn, key: Key) -> None:
             lifecycle.start(turn, invocation, status=replace(status, retry_at=None))
     elif isinstance(status, Completed):
         if kind == TimerKind.EXPIRE_JOURNAL:
-            turn.tables.drop(JOURNAL, (number,))
+            lifecycle.drop_journal(turn, invocation)
         else:
             lifecycle.forget(turn, invocation)
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from msgspec.structs import replace
 
-from perdure.core import lifecycle
+from perdure.core import lifecycle, streams
 from perdure.core.tables import INVOCATION, PROMISE, STATE, TIMER, TimerKind
 from perdure.core.turn import Turn
 from perdure.errors import Invalid
@@ -87,6 +87,8 @@ def propose(turn: Turn, command: Propose) -> None:
     """A step has a result: from here on it never runs again."""
     invocation = lifecycle.current(turn, command.number, command.attempt)
     if invocation is not None:
+        if command.parts:
+            invocation = streams.store(turn, invocation, command.parts, command.completion_id)
         completion = e.Completion(e.RUN_COMPLETION, command.completion_id, command.result, turn.at)
         lifecycle.notify(turn, invocation, completion)
 

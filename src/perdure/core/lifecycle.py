@@ -8,7 +8,18 @@ from typing import Any
 from msgspec.structs import replace
 
 from perdure.core import awaiting, inbox
-from perdure.core.tables import ACTIVE, INVOCATION, INVOCATION_ID, JOURNAL, PROMISE, STATE, TIMER, TimerKind
+from perdure.core.tables import (
+    ACTIVE,
+    INVOCATION,
+    INVOCATION_ID,
+    JOURNAL,
+    PROMISE,
+    STATE,
+    STREAM,
+    STREAM_PART,
+    TIMER,
+    TimerKind,
+)
 from perdure.core.turn import Turn
 from perdure.model.actions import (
     Accepted,
@@ -36,6 +47,7 @@ from perdure.model.invocation import (
     Waiter,
 )
 from perdure.model.services import HandlerKind
+from perdure.model.streams import StreamHead
 
 __all__ = [
     "ALLOWED",
@@ -43,6 +55,7 @@ __all__ = [
     "accept",
     "complete_waiter",
     "current",
+    "drop_journal",
     "end",
     "expires_at",
     "fail",
@@ -200,7 +213,14 @@ def start(turn: Turn, invocation: Invocation, journal: ReplayedJournal | None = 
 def _journal(turn: Turn, invocation: Invocation) -> ReplayedJournal:
     rows = turn.tables.journal(invocation.number)
     entries = tuple([entry for _, entry in rows])
-    return ReplayedJournal(entries, _state(turn, invocation.target), rows[-1][0] if rows else turn.at)
+    state = _state(turn, invocation.target)
+    return ReplayedJournal(entries, state, rows[-1][0] if rows else turn.at, _streams(turn, invocation))
+
+
+def _streams(turn: Turn, invocation: Invocation) -> dict[str, StreamHead]:
+    if not invocation.streams:
+        return {}
+    return {key[1]: head for key, head in turn.tables.scan(STREAM, (invocation.number,))}
 
 
 def load(turn: Turn, command: Load) -> None:
@@ -332,7 +352,7 @@ def finish(turn: Turn, invocation: Invocation, result: Value | Failure) -> None:
         return
     _keep_until(turn, completed.number, TimerKind.EXPIRE, retention.completion_ms)
     if retention.journal_ms <= 0:
-        tables.drop(JOURNAL, (invocation.number,))
+        drop_journal(turn, completed)
     elif retention.journal_ms < retention.completion_ms:
         _keep_until(turn, completed.number, TimerKind.EXPIRE_JOURNAL, retention.journal_ms)
 
@@ -343,12 +363,22 @@ def _keep_until(turn: Turn, number: int, kind: int, keep_ms: int) -> None:
     turn.actions.append(SetTimer(due))
 
 
+def drop_journal(turn: Turn, invocation: Invocation) -> None:
+    """Forget how the invocation came about: its journal, and what it showed meanwhile."""
+    tables, number = turn.tables, invocation.number
+    tables.drop(JOURNAL, (number,))
+    if invocation.streams:
+        for key, _ in tables.scan(STREAM, (number,)):
+            tables.drop(STREAM_PART, key)
+        tables.drop(STREAM, (number,))
+
+
 def forget(turn: Turn, invocation: Invocation) -> None:
     """Delete every trace of it; a workflow takes its state and promises along, and tells whoever waits for these."""
     tables, target = turn.tables, invocation.target
     tables.delete(INVOCATION, (invocation.number,))
     tables.delete(INVOCATION_ID, id_key(invocation.id))
-    tables.drop(JOURNAL, (invocation.number,))
+    drop_journal(turn, invocation)
     if target.kind is HandlerKind.WORKFLOW:
         owner = (target.service, target.key)
         for key, promise in tables.scan(PROMISE, owner):

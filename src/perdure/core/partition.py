@@ -20,7 +20,7 @@ Where to read on: `lifecycle` for what becomes of an invocation, `journal` for w
 from collections.abc import Callable
 from typing import Any
 
-from perdure.core import control, delivery, deployments, journal, keys, lifecycle
+from perdure.core import control, delivery, deployments, journal, keys, lifecycle, streams
 from perdure.core.tables import Tables
 from perdure.core.turn import Turn
 from perdure.model import commands as c
@@ -43,6 +43,7 @@ HANDLERS: dict[type[Any], Callable[[Turn, Any], None]] = {
     c.Append: journal.append,
     c.AppendCall: journal.append_call,
     c.Propose: journal.propose,
+    c.WriteStream: streams.write,
     c.Pin: deployments.pin,
     c.Suspend: lifecycle.suspend,
     c.End: lifecycle.end,
@@ -61,6 +62,7 @@ HANDLERS: dict[type[Any], Callable[[Turn, Any], None]] = {
     c.Attach: control.attach,
     c.Describe: control.describe,
     c.ReadState: control.read_state,
+    c.ReadStream: streams.read,
     c.ChangeState: control.change_state,
     c.PutDeployment: deployments.put,
     c.RemoveDeployment: deployments.remove,

@@ -17,6 +17,7 @@ from perdure.model.deployments import Deployment
 from perdure.model.entries import Entry
 from perdure.model.invocation import Invocation, Promise, Status
 from perdure.model.keys import ApiKey
+from perdure.model.streams import StreamHead, StreamPart
 
 __all__ = [
     "ACTIVE",
@@ -31,6 +32,8 @@ __all__ = [
     "OUTBOX",
     "PROMISE",
     "STATE",
+    "STREAM",
+    "STREAM_PART",
     "TABLES",
     "TIMER",
     "InboxItem",
@@ -111,6 +114,8 @@ ACTIVE: Table[bool] = Table("active", ("number",), 0)  # the invocations to star
 META: Table[int] = Table("meta", ("name",), 1)  # counters: next number, next position, sent and received per partition
 DEPLOYMENT: Table[Deployment] = Table("deployment", ("id",), 0)  # in partition 0 only
 API_KEY: Table[ApiKey] = Table("api_key", ("id",), 0)  # in partition 0 only
+STREAM: Table[StreamHead] = Table("stream", ("number", "name"), 1)
+STREAM_PART: Table[StreamPart] = Table("stream_part", ("number", "name", "part"), 2)
 
 TABLES: tuple[Table[Any], ...] = (
     INVOCATION,
@@ -126,6 +131,8 @@ TABLES: tuple[Table[Any], ...] = (
     META,
     DEPLOYMENT,
     API_KEY,
+    STREAM,
+    STREAM_PART,
 )
 
 

@@ -13,6 +13,7 @@ from perdure.model.deployments import Deployment
 from perdure.model.entries import Entry, Failure, Notification, Value
 from perdure.model.invocation import Invocation, Waiting
 from perdure.model.keys import ApiKey
+from perdure.model.streams import StreamHead, StreamPart
 
 __all__ = [
     "AbortAttempt",
@@ -36,6 +37,8 @@ __all__ = [
     "SetTimer",
     "StartAttempt",
     "StateAnswer",
+    "StreamAnswer",
+    "StreamStored",
     "Undeploy",
 ]
 
@@ -47,12 +50,13 @@ class _Struct(msgspec.Struct, frozen=True, gc=False):
 class ReplayedJournal(msgspec.Struct, frozen=True):
     """What an attempt starts from, read in the batch that started it: its journal and its object's state.
 
-    `grown_at` is when the journal's last entry was appended, ms since the epoch.
+    `grown_at` is when the journal's last entry was appended, ms since the epoch. `streams` are those that have rows.
     """
 
     entries: tuple[Entry, ...]
     state: dict[str, bytes] | None
     grown_at: int = 0
+    streams: dict[str, StreamHead] = {}
 
 
 class StartAttempt(_Struct, frozen=True):
@@ -146,7 +150,17 @@ class StateAnswer(msgspec.Struct, frozen=True):
     values: dict[str, bytes]
 
 
-Outcome: TypeAlias = Accepted | Answer | AlreadyInvoked | Done | Refused | Description | StateAnswer
+class StreamAnswer(msgspec.Struct, frozen=True):
+    """What is stored of a stream. `result` once the invocation is completed: nothing will be added."""
+
+    number: int
+    attempt: int
+    head: StreamHead
+    parts: tuple[StreamPart, ...]
+    result: Value | Failure | None
+
+
+Outcome: TypeAlias = Accepted | Answer | AlreadyInvoked | Done | Refused | Description | StateAnswer | StreamAnswer
 
 
 class Reply(_Struct, frozen=True):
@@ -162,6 +176,14 @@ class Finished(_Struct, frozen=True):
     id: bytes
     result: Value | Failure
     expires_at: int | None
+
+
+class StreamStored(_Struct, frozen=True):
+    """What `source` (a completion id, or a write) of this attempt has put into streams is stored. Re-derivable."""
+
+    id: bytes
+    attempt: int
+    source: int
 
 
 class Deploy(_Struct, frozen=True):
@@ -197,6 +219,7 @@ Action: TypeAlias = (
     | AckDelivery
     | Reply
     | Finished
+    | StreamStored
     | Deploy
     | Undeploy
     | LearnKey

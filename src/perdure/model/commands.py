@@ -16,6 +16,7 @@ from perdure.model.entries import Call, Command, Failure, Input, OneWayCall, Sig
 from perdure.model.invocation import AttemptFailure, Retention, Target, Waiter, Waiting
 from perdure.model.keys import ApiKey
 from perdure.model.services import RetryPolicy
+from perdure.model.streams import StreamPart
 from perdure.model.tracing import Trace
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Purge",
     "PutDeployment",
     "ReadState",
+    "ReadStream",
     "Recover",
     "RemoveDeployment",
     "Restart",
@@ -50,6 +52,7 @@ __all__ = [
     "SendSignalTo",
     "Suspend",
     "Tick",
+    "WriteStream",
 ]
 
 
@@ -98,13 +101,29 @@ class AppendCall(_Struct, frozen=True):
 
 
 class Propose(_Struct, frozen=True):
-    """A step has a result."""
+    """A step has a result, and maybe has written to streams."""
 
     at: int
     number: int
     attempt: int
     completion_id: int
     result: Value | Failure
+    parts: tuple[StreamPart, ...] = ()
+
+
+class WriteStream(_Struct, frozen=True):
+    """The handler's own code wrote to a stream, for the `ordinal`-th time (from 0), or `closes` it.
+
+    `source` names the write to whoever waits for it to be stored.
+    """
+
+    at: int
+    number: int
+    attempt: int
+    part: StreamPart
+    ordinal: int
+    source: int
+    closes: bool = False
 
 
 class Pin(_Struct, frozen=True):
@@ -286,6 +305,15 @@ class ChangeState(_Struct, frozen=True):
     version: str | None = None
 
 
+class ReadStream(_Struct, frozen=True):
+    """Tell all that is stored of a stream."""
+
+    at: int
+    id: bytes
+    name: str
+    token: int
+
+
 class PutDeployment(_Struct, frozen=True):
     """Services are served there from now on. For partition 0, as is the next."""
 
@@ -352,6 +380,7 @@ PartitionCommand: TypeAlias = (
     | Append
     | AppendCall
     | Propose
+    | WriteStream
     | Pin
     | Suspend
     | End
@@ -370,6 +399,7 @@ PartitionCommand: TypeAlias = (
     | Attach
     | Describe
     | ReadState
+    | ReadStream
     | ChangeState
     | PutDeployment
     | RemoveDeployment

@@ -164,7 +164,8 @@ class Invocation(msgspec.Struct, frozen=True, omit_defaults=True):
     `attempts` counts attempts; it is also the fence: what an attempt reports is dropped when a later one exists.
     `deployment` and `protocol_version` are those it is pinned to, from the moment it has more than its input.
     `execute_at` is when it was to begin, if that was later than it came; `inboxed_at` is when it had to wait for its
-    object's lock. `trace` is its place in a trace, if tracing was on when it was accepted.
+    object's lock. `trace` is its place in a trace, if tracing was on when it was accepted. `streams`: it has rows of
+    streams.
     """
 
     number: int
@@ -186,6 +187,7 @@ class Invocation(msgspec.Struct, frozen=True, omit_defaults=True):
     execute_at: int | None = None
     inboxed_at: int | None = None
     trace: Trace | None = None
+    streams: bool = False
 
     @property
     def replays(self) -> Origin:

@@ -5,7 +5,7 @@ ids that do not parse, anything after the last message. A message that breaks a 
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -16,9 +16,10 @@ from perdure.model import entries as e
 from perdure.model.ids import parse_awakeable_id, parse_invocation_id
 from perdure.model.invocation import AttemptFailure, Target
 from perdure.model.services import HandlerKind, RetryPolicy
+from perdure.model.streams import Chunk, StreamPart
 from perdure.protocol import control
 
-__all__ = ["Attempt", "check_storable"]
+__all__ = ["Attempt", "Outlet", "check_storable"]
 
 M = TypeVar("M", control.Error, control.StepFailed)
 
@@ -33,14 +34,38 @@ _TIMES = frozenset({"at", "delay_ms", "invoke_time", "wake_up_time"})
 PRECONDITION = 500  # the code of a failure that says: this handler may not do that
 
 
+class Outlet(Protocol):
+    """Where an attempt's chunks go: to whoever reads them now, and kept until they are stored or void."""
+
+    def write(self, name: str, completion_id: int, chunks: tuple[Chunk, ...]) -> None:
+        """A step writes. Raises `Overloaded` if too much is being written at once."""
+        ...
+
+    def void(self, completion_id: int) -> None:
+        """What the step wrote counts for nothing."""
+        ...
+
+    def take(self, completion_id: int) -> tuple[StreamPart, ...]:
+        """What the step wrote, to be stored."""
+        ...
+
+    def write_once(self, name: str, chunk: Chunk | None) -> tuple[int, StreamPart]:
+        """The handler writes (None: the end): the write's name for `StreamStored`, and what to store."""
+        ...
+
+    def over(self) -> None:
+        """The attempt has ended."""
+        ...
+
+
 class Attempt:
     """One run of a handler. `receive` turns each of its messages into the command it stands for, or None.
 
     `address` makes the invocation that a call names: it knows the services and mints ids. It raises `Invalid`
-    for a call that cannot be made.
+    for a call that cannot be made. `open_outlet` makes the outlet, once the handler writes to a stream.
     """
 
-    __slots__ = ("_address", "attempt", "ended", "number", "output", "policy", "target")
+    __slots__ = ("_address", "attempt", "ended", "number", "open_outlet", "outlet", "output", "policy", "target")
 
     def __init__(
         self,
@@ -57,8 +82,10 @@ class Attempt:
         self.ended = False
         self.output: e.Value | e.Failure | None = None
         self._address = address
+        self.open_outlet: Callable[[], Outlet] | None = None
+        self.outlet: Outlet | None = None
 
-    def receive(self, message: control.FromHandler, at: int, chance: float) -> c.PartitionCommand | None:
+    def receive(self, message: control.Said, at: int, chance: float) -> c.PartitionCommand | None:
         """What the message asks of the partition. After the last message of an attempt there is no other."""
         if self.ended:
             return None
@@ -200,6 +227,34 @@ def _propose(attempt: Attempt, message: control.ProposeRun, at: int, chance: flo
     return c.Propose(at, attempt.number, attempt.attempt, message.completion_id, message.result)
 
 
+def _outlet(attempt: Attempt) -> Outlet:
+    if attempt.outlet is None:
+        if attempt.open_outlet is None:
+            raise RemoteProtocolError("this handler cannot write to streams")
+        attempt.outlet = attempt.open_outlet()
+    return attempt.outlet
+
+
+def _step_write(attempt: Attempt, message: control.StepWrite, at: int, chance: float) -> None:
+    _outlet(attempt).write(message.name, message.completion_id, message.chunks)
+
+
+def _step_void(attempt: Attempt, message: control.StepVoid, at: int, chance: float) -> None:
+    _outlet(attempt).void(message.completion_id)
+
+
+def _propose_streamed(attempt: Attempt, message: control.ProposeStreamed, at: int, chance: float) -> c.Propose:
+    _check(message)
+    parts = _outlet(attempt).take(message.completion_id)
+    return c.Propose(at, attempt.number, attempt.attempt, message.completion_id, message.result, parts)
+
+
+def _handler_write(attempt: Attempt, message: control.HandlerWrite, at: int, chance: float) -> c.WriteStream:
+    source, part = _outlet(attempt).write_once(message.name, message.chunk)
+    closes = message.chunk is None
+    return c.WriteStream(at, attempt.number, attempt.attempt, part, message.ordinal, source, closes)
+
+
 def _awaiting(attempt: Attempt, message: control.AwaitingOn, at: int, chance: float) -> None:
     return None
 
@@ -264,6 +319,10 @@ _RECEIVERS: dict[type[Any], Callable[[Attempt, Any, int, float], c.PartitionComm
     e.GetInvocationOutput: _attach,
     e.Run: _run,
     control.ProposeRun: _propose,
+    control.StepWrite: _step_write,
+    control.StepVoid: _step_void,
+    control.ProposeStreamed: _propose_streamed,
+    control.HandlerWrite: _handler_write,
     control.AwaitingOn: _awaiting,
     control.StepFailed: _step_failed,
     control.Suspension: _suspension,

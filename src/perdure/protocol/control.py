@@ -7,8 +7,24 @@ import msgspec
 from perdure.model.entries import Command, Entry, Failure, Value
 from perdure.model.invocation import AttemptFailure, Target, Waiting
 from perdure.model.services import RetryPolicy
+from perdure.model.streams import Chunk, StreamHead
 
-__all__ = ["AwaitingOn", "End", "Error", "FromHandler", "ProposeRun", "Start", "StepFailed", "Suspension"]
+__all__ = [
+    "AwaitingOn",
+    "End",
+    "Error",
+    "FromHandler",
+    "HandlerWrite",
+    "ProposeRun",
+    "ProposeStreamed",
+    "Said",
+    "Start",
+    "StepFailed",
+    "StepVoid",
+    "StepWrite",
+    "Suspension",
+    "ToStreams",
+]
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -19,7 +35,7 @@ class Start(msgspec.Struct, frozen=True):
     `started_at` is 0 where the journal has no clock: on the wire. There, `since_progress_ms` says how long ago the
     journal last grew. `seen` is how many notifications an earlier attempt is known to have been given, and to have come
     to rest after (None: not known). `trace` and `trace_state` are the context (W3C) that all it does belongs to; "": it
-    is not traced.
+    is not traced. `streams` are those in which something is stored, by name.
     """
 
     id: bytes
@@ -36,6 +52,7 @@ class Start(msgspec.Struct, frozen=True):
     seen: int | None = None
     trace: str = ""
     trace_state: str = ""
+    streams: dict[str, StreamHead] = {}
 
 
 class ProposeRun(msgspec.Struct, frozen=True, gc=False):
@@ -43,6 +60,35 @@ class ProposeRun(msgspec.Struct, frozen=True, gc=False):
 
     completion_id: int
     result: Value | Failure
+
+
+class StepWrite(msgspec.Struct, frozen=True, gc=False):
+    """A step writes to a stream. Not on the wire, as the next three are not: the protocol has no message for it."""
+
+    name: str
+    completion_id: int
+    chunks: tuple[Chunk, ...]
+
+
+class StepVoid(msgspec.Struct, frozen=True, gc=False):
+    """A try of a step is over without a result: what it wrote is void."""
+
+    completion_id: int
+
+
+class ProposeStreamed(msgspec.Struct, frozen=True, gc=False):
+    """As `ProposeRun`, of a step that has written to streams: what it wrote is stored with its result."""
+
+    completion_id: int
+    result: Value | Failure
+
+
+class HandlerWrite(msgspec.Struct, frozen=True, gc=False):
+    """The handler's own code writes to a stream for the `ordinal`-th time (from 0), or (None) closes it."""
+
+    name: str
+    ordinal: int
+    chunk: Chunk | None
 
 
 class AwaitingOn(msgspec.Struct, frozen=True):
@@ -79,3 +125,6 @@ class End(msgspec.Struct, frozen=True):
 
 
 FromHandler: TypeAlias = Command | ProposeRun | AwaitingOn | StepFailed | Suspension | Error | End
+ToStreams: TypeAlias = StepWrite | StepVoid | ProposeStreamed | HandlerWrite
+Said: TypeAlias = FromHandler | ToStreams
+"""What a handler in the engine's process may say."""

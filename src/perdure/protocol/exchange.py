@@ -194,8 +194,9 @@ class HandlerEnd:
             raise RemoteProtocolError(f"{type(entry).__name__} after the journal: only notifications may follow")
         return entry
 
-    def encode(self, message: control.FromHandler) -> bytes:
+    def encode(self, message: control.Said) -> bytes:
         """A message's frame; empty for what has no place in this version."""
+        assert not isinstance(message, control.ToStreams), "the SDK refuses streams before it gets here"
         ack = False
         if isinstance(message, control.ProposeRun) and self._version >= versions.ACKS:
             self._proposed[message.completion_id] = message.result

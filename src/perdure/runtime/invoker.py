@@ -35,9 +35,10 @@ from perdure.model.services import RetryPolicy
 from perdure.model.tracing import STATE_MEMBER, Trace
 from perdure.protocol import versions
 from perdure.protocol.attempt import Attempt
-from perdure.protocol.control import AwaitingOn, Error, FromHandler, Start, StepFailed, Suspension
+from perdure.protocol.control import AwaitingOn, Error, Said, Start, StepFailed, Suspension
 from perdure.runtime.clock import Clock, TimerHandle
 from perdure.runtime.registry import Registry, Route
+from perdure.runtime.streams import Streams
 from perdure.telemetry.metrics import HandlerMetrics, Metrics
 from perdure.transports.base import Duplex, Transport
 from perdure.transports.remote import Remote
@@ -159,12 +160,14 @@ class Invoker:
         remote_limit: int = REMOTE_LIMIT,
         newest_version: int = versions.USUAL,
         metrics: Metrics | None = None,
+        streams: Streams | None = None,
     ) -> None:
         self.metrics = metrics or Metrics()
         self._environment = environment
         self._loop = asyncio.get_running_loop()
         self._registry = registry
         self._transport = transport
+        self._streams = streams
         self._remote = remote
         self._newest_version = newest_version
         self._here = Lane(limit)
@@ -299,6 +302,7 @@ class Invoker:
             live.info.retry_policy,
             max(0, self._environment.clock.now_ms() - journal.grown_at) if status.fruitless and journal.grown_at else 0,
             status.seen,
+            streams=journal.streams,
         )
         trace = invocation.trace
         if trace is not None:
@@ -316,6 +320,10 @@ class Invoker:
         try:
             deployment = live.route.deployment
             if deployment is None:
+                if self._streams is not None:
+                    live.attempt.open_outlet = partial(
+                        self._streams.open, invocation.id, live.key, invocation.attempts, journal.streams
+                    )
                 live.duplex = self._transport.open(start, partial(self._receive, live))
             else:
                 live.duplex = self._open_elsewhere(live, deployment, start)
@@ -425,7 +433,7 @@ class Invoker:
                 live.duplex.abort()
             self._gone(live)
 
-    def _receive(self, live: Live, message: FromHandler) -> None:
+    def _receive(self, live: Live, message: Said) -> None:
         environment, attempt = self._environment, live.attempt
         if attempt.ended:
             return  # it was refused and will hear of it, or is gone
@@ -479,7 +487,7 @@ class Invoker:
         if duplex is not None:
             self._loop.call_soon(duplex.abort)
 
-    def _watch(self, live: Live, message: FromHandler) -> None:
+    def _watch(self, live: Live, message: Said) -> None:
         """Notice what is more than a journal entry."""
         if isinstance(message, AwaitingOn):
             live.waiting = message.waiting
@@ -540,6 +548,8 @@ class Invoker:
         lane = live.lane
         lane.live -= 1
         live.duplex = None  # it refers back to `live`
+        if (outlet := live.attempt.outlet) is not None:
+            outlet.over()
         target = live.invocation.target
         name = (target.service, target.handler)
         if live.info.concurrency is not None:

@@ -34,6 +34,7 @@ from perdure.runtime.keys import Keyring
 from perdure.runtime.loop import PartitionLoop
 from perdure.runtime.perform import PERFORMERS
 from perdure.runtime.registry import Registry, retention_of
+from perdure.runtime.streams import Streams
 from perdure.storage.base import Storage
 from perdure.telemetry.metrics import Metrics
 from perdure.transports.base import Transport
@@ -83,8 +84,17 @@ class Node:
         self.remote = remote
         self.metrics = Metrics()
         self.tracing: Tracing | None = None
+        self.streams = Streams(self._read_stream, lambda: entropy(40))
         self.invoker = Invoker(
-            self, registry, transport, attempt_limit, remote, remote_attempt_limit, newest_version, self.metrics
+            self,
+            registry,
+            transport,
+            attempt_limit,
+            remote,
+            remote_attempt_limit,
+            newest_version,
+            self.metrics,
+            self.streams,
         )
         self.courier = Courier(self.clock, self.submit)
         count = len(storages)
@@ -133,6 +143,7 @@ class Node:
     def close(self) -> None:
         """Let go of everything at once, as a crash would; nothing stored is lost."""
         self.ready = False
+        self.streams.close()
         self.invoker.abort_all()
         for timer in self._timers:
             if timer is not None:
@@ -145,6 +156,7 @@ class Node:
         self.ready = False
         self.failure = error
         self._give_up(Unavailable(f"the engine has stopped: {error}"))
+        self.streams.hang_up(Unavailable(f"the engine has stopped: {error}"))
         if self._when_failed is not None:
             self._when_failed(error)
 
@@ -192,6 +204,7 @@ class Node:
             future.set_result(outcome)
 
     def finished(self, action: a.Finished) -> None:
+        self.streams.finished(action.id, action.result)
         futures = self._attached.pop(action.id, None)
         if futures:
             answer = a.Answer(action.id, action.result, action.expires_at)
@@ -393,6 +406,9 @@ class Node:
     async def output(self, id: InvocationId) -> a.Answer | a.Refused:
         """The result if there is one; `Refused` 404 or 470 (not completed) otherwise."""
         return await self._ask(id, lambda token: c.Attach(self.clock.now_ms(), id, False, token))  # type: ignore[no-any-return]
+
+    async def _read_stream(self, id: bytes, name: str) -> a.StreamAnswer | a.Refused:
+        return await self._ask(id, lambda token: c.ReadStream(self.clock.now_ms(), id, name, token))  # type: ignore[no-any-return]
 
     async def signal(self, id: InvocationId, signal: e.Signal) -> None:
         """Send a signal; one that nobody can receive any more is nothing."""

@@ -12,6 +12,7 @@ __all__ = ["PERFORMERS"]
 
 
 def _start_attempt(node: "Node", partition: int, action: a.StartAttempt) -> None:
+    node.streams.started(action.invocation.id, action.invocation.attempts)
     if not node.invoker.loaded(partition, action):
         node.invoker.start(partition, action)
 
@@ -22,6 +23,7 @@ def _notify(node: "Node", partition: int, action: a.Notify) -> None:
 
 def _abort_attempt(node: "Node", partition: int, action: a.AbortAttempt) -> None:
     node.invoker.abort(partition, action.number)
+    node.streams.aborted(partition, action.number)
 
 
 def _set_timer(node: "Node", partition: int, action: a.SetTimer) -> None:
@@ -42,6 +44,10 @@ def _reply(node: "Node", partition: int, action: a.Reply) -> None:
 
 def _finished(node: "Node", partition: int, action: a.Finished) -> None:
     node.finished(action)
+
+
+def _stream_stored(node: "Node", partition: int, action: a.StreamStored) -> None:
+    node.streams.stored(action.id, action.attempt, action.source)
 
 
 def _deploy(node: "Node", partition: int, action: a.Deploy) -> None:
@@ -69,6 +75,7 @@ PERFORMERS: dict[type[Any], "Callable[[Node, int, Any], None]"] = {
     a.AckDelivery: _ack_delivery,
     a.Reply: _reply,
     a.Finished: _finished,
+    a.StreamStored: _stream_stored,
     a.Deploy: _deploy,
     a.Undeploy: _undeploy,
     a.LearnKey: _learn_key,

@@ -15,6 +15,7 @@ from perdure.model.entries import Failure, Value
 from perdure.model.services import HandlerKind
 from perdure.sdk import operations as op
 from perdure.sdk.operations import Operation
+from perdure.sdk.reading import Events, ReadStream, StreamReader
 from perdure.sdk.serde import Serde, serde_for
 from perdure.sdk.service import Duration, VirtualObject, Workflow, resolve_handler
 
@@ -203,6 +204,10 @@ class Backend(Protocol):
         """The answer, or an error of `perdure.errors`; `TimeoutError` after `timeout` seconds."""
         ...
 
+    def events(self, operation: ReadStream) -> Events:
+        """A stream's events up to its end, through whatever breaks meanwhile."""
+        ...
+
 
 class Caller:
     """The methods that `Client` and `Engine` share."""
@@ -297,6 +302,15 @@ class Caller:
         """A handle on the workflow of that key, started or not. Not a coroutine."""
         return ClientWorkflow(self, workflow, key, type)
 
+    def stream(
+        self, id: str, name: str, *, start: int = 0, last_event_id: str | None = None, type: Any = None
+    ) -> StreamReader:
+        """Reads a stream of an invocation along, from position `start` on or behind the event `last_event_id`.
+
+        Values are of `type`, or as JSON has them. Not a coroutine: iterate over it, or await its `text()`.
+        """
+        return StreamReader(self._backend.events, ReadStream(name, id, "", "", start, last_event_id), type)
+
     async def resolve_awakeable(self, id: str, value: Any = None) -> None:
         """Completes an awakeable with a value. The first completion counts."""
         await self.execute(op.CompleteAwakeable(id, Value(_written(value)[0])))
@@ -329,6 +343,10 @@ class ClientInvocation(Generic[T]):
     async def output(self) -> T:
         """The result if there is one; raises `NotReady` while there is none, otherwise as `attach`."""
         return self._serde.deserialize(await self._client.execute(op.Output(self.id)))  # type: ignore[no-any-return]
+
+    def stream(self, name: str, *, type: Any = None) -> StreamReader:
+        """Reads one of its streams along. Not a coroutine: iterate over it, or await its `text()`."""
+        return self._client.stream(self.id, name, type=type)
 
     async def signal(self, name: str, value: Any = None) -> None:
         """Sends it a named signal, for `ctx.signal(name)`."""
@@ -390,6 +408,11 @@ class ClientWorkflow:
     async def output(self) -> Any:
         """The result of its main if there is one; raises `NotReady` while there is none."""
         return self._serde.deserialize(await self._client.execute(op.WorkflowResult(self._name, self.key, False)))
+
+    def stream(self, name: str, *, type: Any = None) -> StreamReader:
+        """Reads a stream of its main along. Not a coroutine: iterate over it, or await its `text()`."""
+        operation = ReadStream(name, service=self._name, key=self.key)
+        return StreamReader(self._client._backend.events, operation, type)
 
 
 class ClientState:

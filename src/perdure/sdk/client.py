@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
@@ -24,6 +24,7 @@ from perdure.sdk.caller import (
     in_seconds,
 )
 from perdure.sdk.operations import HttpReply, HttpRequest, Operation, Retries
+from perdure.sdk.reading import Events, ReadStream, StreamFeed, SyncStreamReader, Told
 from perdure.sdk.service import Duration, VirtualObject, Workflow
 
 if TYPE_CHECKING:
@@ -169,6 +170,32 @@ class _HttpBackend:
                     return operation.from_http(reply)
             await asyncio.sleep(delay)
 
+    async def events(self, operation: ReadStream) -> Events:
+        feed = StreamFeed(operation, self._retries)
+        client = self._client or self._connect()
+        while not feed.over:
+            request = feed.request()
+            try:
+                url, fields = self._addresses.of(request), self._addresses.fields(request)
+                async with client.stream(request.method, url, fields) as response:
+                    if response.status == 200:
+                        async for data in response.content:
+                            for told in feed.feed(bytes(data)):
+                                yield told
+                        delay: float | None = 0.0 if feed.over else feed.lost()
+                    else:
+                        body = b"".join([bytes(data) async for data in response.content])
+                        delay = feed.refused(HttpReply(response.status, response.headers, body))  # type: ignore[arg-type]
+                error: Exception = ConnectionError("it was closed before the end")
+            except _lost() as problem:
+                error, delay = problem, feed.lost()
+            except asyncio.CancelledError:
+                _given_up.append(time.monotonic())
+                raise
+            if delay is None:
+                raise self._addresses.unreachable(request, error, sent=False) from error
+            await asyncio.sleep(delay)
+
     def _connect(self) -> "pyqwest.Client":
         import pyqwest
 
@@ -182,6 +209,13 @@ class _HttpBackend:
         if self._transport is not None:
             await self._transport.aclose()
             self._transport = self._client = None
+
+
+def _lost() -> tuple[type[Exception], ...]:
+    """What a connection ends with that comes to nothing."""
+    import pyqwest
+
+    return OSError, pyqwest.ReadError, pyqwest.WriteError, pyqwest.RemoteProtocolError
 
 
 _given_up: deque[float] = deque(maxlen=1)  # when a request was last cancelled
@@ -214,7 +248,7 @@ class SyncClient:
     ) -> None:
         self._http = _BlockingBackend(_Addresses(ingress_url, admin_url, token, ca_file), retries)
         self._inner = Caller()
-        self._inner._backend = self._http
+        self._inner._backend = self._http  # type: ignore[assignment]  # but for streams, which are read without it
         self._inner._timeout = in_seconds(timeout)
 
     def __enter__(self) -> "SyncClient":
@@ -292,6 +326,12 @@ class SyncClient:
     ) -> "SyncClientWorkflow":
         """A handle on the workflow of that key, started or not."""
         return SyncClientWorkflow(self._inner.workflow(workflow, key, type))
+
+    def stream(
+        self, id: str, name: str, *, start: int = 0, last_event_id: str | None = None, type: Any = None
+    ) -> SyncStreamReader:
+        """Reads a stream of an invocation along: iterate over it, or ask for its `text()`."""
+        return SyncStreamReader(self._http.events, ReadStream(name, id, "", "", start, last_event_id), type)
 
     def resolve_awakeable(self, id: str, value: Any = None) -> None:
         """Completes an awakeable with a value. The first completion counts."""
@@ -449,6 +489,28 @@ class _BlockingBackend:
                     return operation.from_http(reply)
             if deadline is not None and time.monotonic() + delay >= deadline:
                 raise TimeoutError(f"no answer in {timeout} seconds")
+            self._pause.wait(delay)
+
+    def events(self, operation: ReadStream) -> Generator[Told, None, None]:
+        feed = StreamFeed(operation, self._retries)
+        client = self._client or self._connect()
+        while not feed.over:
+            request = feed.request()
+            try:
+                url, fields = self._addresses.of(request), self._addresses.fields(request)
+                with client.stream(request.method, url, fields) as response:
+                    if response.status == 200:
+                        for data in response.content:
+                            yield from feed.feed(bytes(data))
+                        delay: float | None = 0.0 if feed.over else feed.lost()
+                    else:
+                        body = b"".join(map(bytes, response.content))
+                        delay = feed.refused(HttpReply(response.status, response.headers, body))  # type: ignore[arg-type]
+                error: Exception = ConnectionError("it was closed before the end")
+            except _lost() as problem:
+                error, delay = problem, feed.lost()
+            if delay is None:
+                raise self._addresses.unreachable(request, error, sent=False) from error
             self._pause.wait(delay)
 
     def _connect(self) -> "pyqwest.SyncClient":

@@ -22,6 +22,7 @@ from perdure.sdk.driver import HandlerRun
 from perdure.sdk.serde import Serde, serde_for
 from perdure.sdk.service import resolve_handler
 from perdure.sdk.steps import in_step
+from perdure.sdk.streams import Stream
 
 __all__ = [
     "Awakeable",
@@ -445,6 +446,10 @@ class Context:
     async def signal(self, name: str, type: Any = None) -> Any:
         """Wait for the next signal of that name to this invocation; they are kept in order until they are awaited."""
         return unwrap(await self._run.signal(name), serde_for(type))
+
+    def stream(self, name: str) -> Stream:
+        """The invocation's stream of that name, to be written to and read along. Not a coroutine."""
+        return Stream(self._run, name)
 
 
 class SharedContext(Context):

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from perdure.errors import ProtocolError, RemoteProtocolError
 from perdure.model.entries import Notification
 from perdure.model.invocation import AttemptFailure, Target
-from perdure.protocol.control import End, Error, FromHandler, Start, Suspension
+from perdure.protocol.control import End, Error, Said, Start, Suspension
 from perdure.protocol.exchange import HandlerEnd
 from perdure.sdk.driver import HandlerRun
 from perdure.sdk.service import HandlerDefinition
@@ -193,7 +193,7 @@ class Conversation:
 
     # Out
 
-    def _say(self, message: FromHandler) -> None:
+    def _say(self, message: Said) -> None:
         """What the handler's run says; called in the middle of it."""
         if self._over:
             return

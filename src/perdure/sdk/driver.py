@@ -33,7 +33,21 @@ from perdure.model import entries as e
 from perdure.model.ids import CANCEL_SIGNAL, format_invocation_id
 from perdure.model.invocation import AttemptFailure, Waiting
 from perdure.model.services import RetryPolicy
-from perdure.protocol.control import AwaitingOn, End, Error, FromHandler, ProposeRun, Start, StepFailed, Suspension
+from perdure.model.streams import Chunk
+from perdure.protocol.control import (
+    AwaitingOn,
+    End,
+    Error,
+    HandlerWrite,
+    ProposeRun,
+    ProposeStreamed,
+    Said,
+    Start,
+    StepFailed,
+    StepVoid,
+    StepWrite,
+    Suspension,
+)
 from perdure.protocol.machine import Machine
 from perdure.sdk.eventloop import HandlerLoop, Timer
 from perdure.sdk.serde import Serde, SerdeError
@@ -43,6 +57,7 @@ from perdure.sdk.steps import Host, Step, clean, failure_of, terminal_failure
 __all__ = ["HandlerRun", "MakeMain"]
 
 MakeMain = Callable[["HandlerRun"], Coroutine[Any, Any, Any]]
+_NONE: frozenset[str] = frozenset()
 _BASE_CONTEXT = contextvars.Context()
 _LONGEST_DELAY_S = 1e12  # before the next try; more is not a number of ms that fits its field, nor is not-a-number
 
@@ -74,9 +89,12 @@ class HandlerRun:
         "_signals",
         "_sleeping",
         "_unlaunched",
+        "_writes",
+        "_written",
         "arrived",
         "cancelled",
         "closed",
+        "closed_streams",
         "definition",
         "host",
         "loop",
@@ -91,7 +109,7 @@ class HandlerRun:
         self,
         definition: HandlerDefinition,
         start: Start,
-        send: Callable[[FromHandler], None],
+        send: Callable[[Said], None],
         host: Host,
         make_main: MakeMain,
     ) -> None:
@@ -109,6 +127,7 @@ class HandlerRun:
         self._advancing = False
         self._draining = False
         self.closed = False
+        self._written: dict[str, int] | None = None  # how often the handler has written to a stream, in all its replays
         self._exhausted: dict[Step, Error] = {}  # the steps that will not be tried again, and how the attempt then ends
         self._reset(start)
 
@@ -126,6 +145,8 @@ class HandlerRun:
         self._calls: dict[int, tuple[int, str | None]] = {}  # result id -> (id of the callee's id, callee's id)
         self._cancel_when_known: set[int] = set()
         self._unlaunched: list[Step] = []
+        self._writes: dict[str, int] | None = None  # the same, in this one
+        self.closed_streams: frozenset[str] = _NONE
         self._idle = False
         self._now_at: int | None = None  # how many notifications had been delivered when the clock was read last
         self.cancelled = False
@@ -133,7 +154,7 @@ class HandlerRun:
         self.spans = 0  # begun by the handler's code so far
         self.main: asyncio.Task[Any] | None = None
 
-    def _record(self, message: FromHandler) -> None:
+    def _record(self, message: Said) -> None:
         """`send` where everything is replayed: what went to the journal is kept for the next replay."""
         if hasattr(message, "TYPE"):
             assert self._entries is not None
@@ -184,6 +205,7 @@ class HandlerRun:
                 self._machine.seen,
                 start.trace,
                 start.trace_state,
+                start.streams,
             )
         )
         self.begin()
@@ -475,6 +497,33 @@ class HandlerRun:
             self._unlaunched.append(step)
         return completion_id, future
 
+    def write_stream(self, name: str, chunk: Chunk | None) -> None:
+        """The handler's own code writes to a stream, or closes it; what is stored already is not written again."""
+        if self.machine.closed:
+            raise AttemptGone
+        if name in self.closed_streams:
+            raise TerminalError(f"stream {name!r} is closed", 409)
+        if self._written is None:
+            self._written = {}
+        if self._writes is None:
+            self._writes = {}
+        ordinal = self._writes.get(name, 0)
+        written = self._written.get(name)
+        if written is None:
+            head = self.start.streams.get(name)
+            written = 0 if head is None else head.written
+        if ordinal >= written:
+            self._send(HandlerWrite(name, ordinal, chunk))
+            written = ordinal + 1
+        self._written[name] = written
+        self._writes[name] = ordinal + 1
+        if chunk is None:
+            self.closed_streams |= {name}
+
+    def send_write(self, message: StepWrite) -> None:
+        """A step of this handler writes to a stream."""
+        self._send(message)
+
     def abandon_step(self, completion_id: int) -> None:
         """The code no longer waits for a step."""
         if self._machine.closed:
@@ -483,6 +532,8 @@ class HandlerRun:
         step = self.steps.pop(completion_id, None)
         if step is not None:
             step.abandon()
+            if step.info is not None and step.info.writes is not None:
+                self._send(StepVoid(completion_id))
             if self._exhausted.pop(step, None) is not None and not self._exhausted:
                 for other in self.steps.values():  # those that were not to be tried again are, now
                     if other.retry_at is not None:
@@ -492,9 +543,15 @@ class HandlerRun:
         if self.closed:
             return
         step.task = None
+        streamed = step.info is not None and step.info.writes is not None
         if isinstance(outcome, e.Value | e.Failure):
-            self._machine.propose(ProposeRun(step.completion_id, outcome))
+            if streamed:
+                self._send(ProposeStreamed(step.completion_id, outcome))
+            else:
+                self._machine.propose(ProposeRun(step.completion_id, outcome))
         else:
+            if streamed:
+                self._send(StepVoid(step.completion_id))
             self._step_failed(step, outcome)
         if self.closed:
             return

@@ -45,6 +45,7 @@ __all__ = [
     "SendSignal",
     "WorkflowResult",
     "refusal",
+    "reply_value",
 ]
 
 R = TypeVar("R")
@@ -316,6 +317,11 @@ def _error(reply: HttpReply) -> _Error:
     except msgspec.MsgspecError:
         text = reply.body[:500].decode(errors="replace").strip()
         return _Error(text or f"HTTP status {reply.status}", reply.status)
+
+
+def reply_value(reply: HttpReply) -> bytes:
+    """The body of a reply that is no error. Raises the error that it is."""
+    return _checked(reply)
 
 
 def _checked(reply: HttpReply) -> bytes:

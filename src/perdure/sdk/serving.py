@@ -6,7 +6,7 @@ from typing import Any
 
 from perdure.errors import TerminalError
 from perdure.model.entries import Input
-from perdure.protocol.control import FromHandler, Start
+from perdure.protocol.control import Said, Start
 from perdure.sdk import tracing
 from perdure.sdk.context import context_for
 from perdure.sdk.driver import HandlerRun
@@ -17,7 +17,7 @@ from perdure.sdk.threads import run_in_thread
 
 __all__ = ["Serve", "run_main", "serve"]
 
-Serve = Callable[[Start, Callable[[FromHandler], None]], HandlerRun]
+Serve = Callable[[Start, Callable[[Said], None]], HandlerRun]
 
 
 async def run_main(run: HandlerRun) -> Any:
@@ -58,7 +58,7 @@ async def _finish_others(run: HandlerRun) -> None:
 def serve(handlers: Mapping[tuple[str, str], HandlerDefinition], host: Host) -> Serve:
     """What an in-process transport opens: the handler's side of an attempt, for (service, handler) in `handlers`."""
 
-    def open_run(start: Start, receive: Callable[[FromHandler], None]) -> HandlerRun:
+    def open_run(start: Start, receive: Callable[[Said], None]) -> HandlerRun:
         definition = handlers[start.target.service, start.target.handler]
         return HandlerRun(definition, start, receive, host, run_main)
 

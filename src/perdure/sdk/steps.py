@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import Executor
 from types import FunctionType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from perdure.errors import RetryableError, TerminalError
 from perdure.model.entries import Failure, Value
@@ -22,6 +22,9 @@ from perdure.model.services import RetryPolicy
 from perdure.protocol.control import Start
 from perdure.sdk import tracing
 from perdure.sdk.serde import Serde, SerdeError, serde_for
+
+if TYPE_CHECKING:
+    from perdure.sdk.streams import StepWrites
 
 __all__ = ["Handle", "Host", "Step", "StepInfo", "current_step", "failure_of"]
 
@@ -64,16 +67,18 @@ class StepInfo:
     hand it to the world as an idempotency key.
     """
 
-    __slots__ = ("_identity", "attempt", "name")
+    __slots__ = ("attempt", "identity", "name", "over", "writes")
 
     def __init__(self, name: str, attempt: int, identity: tuple[bytes, int]) -> None:
         self.name = name
         self.attempt = attempt
-        self._identity = identity
+        self.identity = identity
+        self.writes: StepWrites | None = None  # to streams
+        self.over = False  # what its code still does, in a thread or a task left behind, counts for nothing
 
     @property
     def token(self) -> str:
-        invocation, completion_id = self._identity
+        invocation, completion_id = self.identity
         return f"{format_invocation_id(invocation)}-{completion_id}"
 
     def __repr__(self) -> str:
@@ -89,6 +94,11 @@ def current_step() -> StepInfo:
     if info is None:
         raise LookupError("current_step() is known only inside a function given to ctx.run")
     return info
+
+
+def current_info() -> StepInfo | None:
+    """The step this code runs in, or None."""
+    return _CURRENT.get()
 
 
 def in_step() -> bool:
@@ -147,6 +157,7 @@ class Step:
         "context",
         "failure",
         "fn",
+        "info",
         "is_async",
         "issued_at",
         "kwargs",
@@ -190,6 +201,7 @@ class Step:
         self.report = report
         self.is_async = _is_async(fn)
         self.context = contextvars.copy_context()
+        self.info: StepInfo | None = None
         self.task: asyncio.Task[None] | None = None
         self.timer: Handle | None = None
         self.retry_at: int | None = None
@@ -206,7 +218,8 @@ class Step:
         if self.started_at is None:  # after tries in an earlier attempt, the journal knows best when the first was
             self.started_at = self.issued_at if self.tries else host.now_ms()
         self.tries += 1
-        self.context.run(_CURRENT.set, StepInfo(self.name, self.tries, (self.start.id, self.completion_id)))
+        self.info = StepInfo(self.name, self.tries, (self.start.id, self.completion_id))
+        self.context.run(_CURRENT.set, self.info)
         if self.start.trace:
             tracing.enter_step(self.context, self.start, self.completion_id)
         self.task = asyncio.Task(self._execute(host), loop=host.loop, name=f"step {self.name}", context=self.context)
@@ -222,6 +235,8 @@ class Step:
     def abandon(self) -> None:
         """Nobody wants the result any more. A thread cannot be stopped; what it returns is not looked at."""
         self.abandoned = True
+        if self.info is not None:
+            self.info.over = True
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -260,6 +275,11 @@ class Step:
         except BaseException as error:  # a SystemExit too: a step must not take the engine along
             outcome = error
         if not self.abandoned:
+            info = self.info
+            assert info is not None, "it was launched"
+            if info.writes is not None:
+                outcome = info.writes.finish(outcome)
+            info.over = True
             self.report(self, outcome)
 
     def _in_thread(self, context: contextvars.Context, made: list[Any]) -> Any:

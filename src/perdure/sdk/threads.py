@@ -30,6 +30,7 @@ from perdure.sdk.context import (
 )
 from perdure.sdk.driver import HandlerRun
 from perdure.sdk.serde import Serde
+from perdure.sdk.streams import Stream
 
 __all__ = [
     "SyncAwakeable",
@@ -370,6 +371,10 @@ class SyncContext:
     def signal(self, name: str, type: Any = None) -> Any: ...
     def signal(self, name: str, type: Any = None) -> Any:
         return self._bridge.ask(lambda: self._context.signal(name, type))
+
+    def stream(self, name: str) -> Stream:
+        """The invocation's stream of that name, to be written to and read along."""
+        return Stream(self._bridge.run, name, self._bridge)
 
 
 class SyncSharedContext(SyncContext):

@@ -1,5 +1,5 @@
 """The tables of objects and workflows, `state`, `sys_promise`, `sys_inbox`, `sys_keyed_service_status` and `sys_locks`,
-and those of the registry, `sys_service` and `sys_deployment`.
+`sys_stream`, and those of the registry, `sys_service` and `sys_deployment`.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import msgspec
 from perdure.core.tables import InboxItem, InvocationItem, Lock
 from perdure.model import entries as e
 from perdure.model.invocation import Promise
+from perdure.model.streams import StreamHead
 from perdure.sql import conditions as c
 from perdure.sql.relations import (
     Column,
@@ -20,6 +21,7 @@ from perdure.sql.relations import (
     each,
     failure_text,
     id_text,
+    key_of_id,
     key_of_name,
     sql,
     utf8_or_none,
@@ -30,6 +32,7 @@ __all__ = ["RELATIONS"]
 
 _decode_item = msgspec.msgpack.Decoder(InboxItem).decode
 _decode_lock = msgspec.msgpack.Decoder(Lock).decode
+_decode_head = msgspec.msgpack.Decoder(StreamHead).decode
 _decode_promise = msgspec.msgpack.Decoder(Promise).decode
 
 _NAMED: Final[dict[str, Column]] = {
@@ -130,6 +133,22 @@ RELATIONS: Final = (
             "lock_name": sql("service || '/' || key"),
             "acquired_by": Column(("body",), _holders),
         },
+    ),
+    Relation(
+        "sys_stream",
+        SCHEMAS["sys_stream"],
+        "stream JOIN invocation USING (number)",
+        {
+            "partition_key": each(key_of_id, "id"),
+            "id": each(id_text, "id"),
+            "name": sql("name"),
+            "chunks": each(lambda head: head.chunks, "@head"),
+            "bytes": each(lambda head: head.size, "@head"),
+            "closed": each(lambda head: head.closed, "@head"),
+            "modified_at": each(lambda head: head.updated_at, "@head"),
+        },
+        {"@head": Derived(("stream.body",), lambda partition, bodies: [_decode_head(body) for body in bodies])},
+        {"id": c.is_invocation("number"), "name": c.text("name")},
     ),
     Relation("sys_service", SCHEMAS["sys_service"], rows=_services),
     Relation("sys_deployment", SCHEMAS["sys_deployment"], rows=_deployments),

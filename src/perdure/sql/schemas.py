@@ -1,4 +1,5 @@
-"""The tables and their columns: names, order and types are restate-server 1.7's, whose clients read them.
+"""The tables and their columns: names, order and types are restate-server 1.7's, whose clients read them. `sys_stream`
+is perdure's own.
 
 A line begins with a type, and names the columns of it that follow; `!` says that there are no nulls. The tables of
 `ALWAYS_EMPTY` are about things that perdure does not have; they are there so that queries which name them run.
@@ -112,6 +113,13 @@ _COLUMNS: Final[dict[str, str]] = {
         text: scope lock_name
         time: acquired_at
         text: acquired_by
+    """,
+    "sys_stream": """
+        u64: partition_key
+        text: id name
+        u64: chunks bytes
+        bool: closed
+        time: modified_at
     """,
     "sys_promise": """
         u64: partition_key

@@ -30,6 +30,7 @@ from perdure.model.deployments import Deployment
 from perdure.model.entries import Failure
 from perdure.model.invocation import Completed, Invocation, Promise, Status
 from perdure.model.keys import ApiKey
+from perdure.model.streams import StreamHead, StreamPart
 from perdure.protocol.messages import decode_entry, encode_entry
 from perdure.storage.base import Batch, Group
 from perdure.storage.memory import Snapshot
@@ -40,10 +41,7 @@ __all__ = ["SqliteStorage", "copy_to"]
 V = TypeVar("V")
 Row: TypeAlias = tuple[Any, ...]
 
-_SCHEMA_VERSION = 2
-_UPGRADES = {  # what a file of an earlier version lacks, by that version
-    1: "CREATE TABLE api_key (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;",
-}
+_SCHEMA_VERSION = 2  # 2: API keys, streams
 _APPLICATION_ID = 0x70726472  # "prdr", so that a file of ours can be told from any other SQLite file
 
 _INDEX_BITS = 24  # of a journal's position: 16 million entries an invocation, 550 thousand million invocations
@@ -206,6 +204,8 @@ _LAYOUTS: dict[Table[Any], _Layout[Any]] = {
         _plain(t.META),
         _packed(t.DEPLOYMENT, Deployment),
         _packed(t.API_KEY, ApiKey),
+        _packed(t.STREAM, StreamHead),
+        _packed(t.STREAM_PART, StreamPart),
     )
 }
 
@@ -457,7 +457,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables in a new file, add what an older one lacks; refuse a file that this version doesn't know."""
+    """Make the tables that a file lacks, new or older; refuse one that this version doesn't know."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     if application == _APPLICATION_ID:
@@ -466,11 +466,9 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
                 f"{path} was written by a newer perdure (schema {version}, this one knows {_SCHEMA_VERSION}): "
                 "upgrade perdure"
             )
-        if version < _SCHEMA_VERSION:
-            upgrades = "\n".join(_UPGRADES[each] for each in range(version, _SCHEMA_VERSION))
-            connection.executescript(f"BEGIN IMMEDIATE;\n{upgrades}\nPRAGMA user_version = {_SCHEMA_VERSION};\nCOMMIT;")
-        return
-    if application or version or connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+        if version == _SCHEMA_VERSION:
+            return
+    elif application or version or connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
         raise StorageError(f"{path} is a SQLite database, but not one of perdure")
     schema = Path(__file__).with_name("schema.sql").read_text("utf-8")
     connection.executescript(

@@ -13,7 +13,7 @@ import contextlib
 import random
 import tempfile
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Coroutine, Generator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -23,18 +23,21 @@ from msgspec.structs import replace
 
 from perdure.assembly import assemble
 from perdure.core.tables import INVOCATION
-from perdure.embedded import _CARRY_OUT, _value
+from perdure.embedded import _CARRY_OUT, _value, stream_owner, told_of
 from perdure.errors import Invalid, NotFound, PerdureError, TerminalError, Unavailable
 from perdure.model import actions as a
 from perdure.model.ids import InvocationId, format_invocation_id, parse_invocation_id
 from perdure.model.invocation import AttemptFailure, Completed, Invocation, Paused, Target
 from perdure.model.services import HandlerKind
+from perdure.model.streams import Cursor
 from perdure.runtime.clock import VirtualClock
 from perdure.runtime.node import Node
+from perdure.runtime.streams import Reader
 from perdure.sdk import operations as op
 from perdure.sdk.app import App
 from perdure.sdk.caller import Caller, in_seconds
 from perdure.sdk.operations import Operation
+from perdure.sdk.reading import Events, ReadStream
 from perdure.sdk.service import Duration
 from perdure.storage.base import Batch, Storage
 from perdure.storage.sqlite import SqliteStorage
@@ -387,13 +390,41 @@ class TestEngine(Caller):
         """Carries an operation out, through as many crashes as it takes."""
         limit = self._timeout if timeout is None else in_seconds(timeout)
         call = _Call(self, operation, None if limit is None else self._now_ms() + int(limit * 1000))
-        self._calls.add(call)
-        if self._watching is None or self._watching.done():
-            self._watching = asyncio.get_running_loop().create_task(self._pass_time(), name="perdure time")
+        self._watch(call)
         try:
             return cast(R, await call.answer())
         finally:
             self._calls.discard(call)
+
+    async def events(self, operation: ReadStream) -> Events:
+        """A stream's events, through as many crashes as it takes."""
+        call = _Call(self, operation, None)
+        call.waits = True
+        self._watch(call)
+        cursor = None if operation.last_event_id is None else Cursor.parse(operation.last_event_id)
+        try:
+            while cursor is None or not cursor.ended:
+                try:
+                    async with await call.reader(cursor) as reader:
+                        while not reader.at_end and (cursor is None or not cursor.ended):
+                            batch = await call.unless_failed(reader.next())
+                            for told in told_of(batch):
+                                yield told
+                                cursor = Cursor.parse(told[1])
+                        if reader.at_end:
+                            return
+                except Unavailable:  # the node that was read is gone
+                    if self._stopped:
+                        raise
+                    await asyncio.sleep(0)
+        finally:
+            self._calls.discard(call)
+
+    def _watch(self, call: "_Call") -> None:
+        """Somebody waits."""
+        self._calls.add(call)
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.get_running_loop().create_task(self._pass_time(), name="perdure time")
 
     async def _pass_time(self) -> None:
         """While somebody waits: when nothing can happen, skip to when something can, or say that nothing will."""
@@ -469,6 +500,31 @@ class _Call:
                 return await self._in_this_life()
             except _Crashed:
                 await asyncio.sleep(0)
+
+    async def reader(self, cursor: Cursor | None) -> Reader:
+        """A reader of the stream, in the life of the engine that is next or now."""
+        operation = self._operation
+        assert isinstance(operation, ReadStream)
+        await self.unless_failed(self._engine._risen.wait())
+        life = self._engine._living()
+        if life.dying:
+            raise Unavailable("it is about to crash")
+        owner = stream_owner(life.node, operation)
+        self._waits_for(life, owner)
+        reading = life.node.streams.read(owner, operation.name, start=operation.start, cursor=cursor)
+        try:
+            return await self.unless_failed(reading)
+        except _Crashed:
+            raise Unavailable("it crashed") from None
+
+    async def unless_failed(self, waiting: Coroutine[Any, Any, R]) -> R:
+        """What it comes to, unless there will be no answer."""
+        task = asyncio.ensure_future(waiting)
+        try:
+            await asyncio.wait({task, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+            return await (task if task.done() else self._failed)
+        finally:
+            task.cancel()
 
     async def _in_this_life(self) -> Any:
         await self._engine._risen.wait()

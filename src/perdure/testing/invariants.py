@@ -138,7 +138,40 @@ def _promises(tables: Rows) -> Iterator[str]:
             yield f"promise {key}: the same entry waits twice"
 
 
-_RULES: tuple[Callable[[Rows], Iterator[str]], ...] = (_ids, _active, _locks, _statuses, _outbox, _promises)
+def _streams(tables: Rows) -> Iterator[str]:
+    """A stream belongs to an invocation that says so; its head counts its parts, whose positions are used once."""
+    heads, parts = tables.get("stream", {}), tables.get("stream_part", {})
+    counted: dict[Key, int] = {}
+    for (number, name, index), part in parts.items():
+        counted[number, name] = counted.get((number, name), 0) + 1
+        head = heads.get((number, name))
+        if head is None or index >= head.parts or part.end > head.next:
+            yield f"part {index} of stream {name!r} of {number} is beyond its head, {head}"
+    for key, head in heads.items():
+        invocation = tables["invocation"].get((key[0],))
+        if invocation is None or not invocation.streams:
+            yield f"stream {key[1]!r} of {key[0]} belongs to nobody"
+        if counted.get(key, 0) != head.parts:
+            yield f"stream {key[1]!r} of {key[0]} has {counted.get(key, 0)} parts, not {head.parts}"
+        chunks = [
+            position + offset
+            for index in range(head.parts)
+            for position, run in parts[*key, index].runs
+            for offset in range(len(run))
+        ]
+        if len(chunks) != len(set(chunks)) or len(chunks) != head.chunks:
+            yield f"stream {key[1]!r} of {key[0]} has positions twice, or not the {head.chunks} chunks that it counts"
+
+
+_RULES: tuple[Callable[[Rows], Iterator[str]], ...] = (
+    _ids,
+    _active,
+    _locks,
+    _statuses,
+    _outbox,
+    _promises,
+    _streams,
+)
 
 
 def _journal(tables: Rows, number: int) -> Iterator[str]:

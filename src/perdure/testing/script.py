@@ -12,7 +12,7 @@ from perdure.core.tables import INVOCATION_ID, JOURNAL
 from perdure.model import entries as e
 from perdure.model.ids import format_invocation_id
 from perdure.model.services import RetryPolicy
-from perdure.protocol.control import FromHandler, Start
+from perdure.protocol.control import Said, Start
 from perdure.sdk import serving
 from perdure.sdk.driver import HandlerRun
 from perdure.sdk.serde import Serde
@@ -112,14 +112,14 @@ class ScriptedTransport:
         self.host = host
         self.die = die
 
-    def open(self, start: Start, receive: Callable[[FromHandler], None]) -> HandlerRun:
+    def open(self, start: Start, receive: Callable[[Said], None]) -> HandlerRun:
         return _ScriptedRun(self, start, receive)
 
 
 class _ScriptedRun(HandlerRun):
     __slots__ = ("_transport",)
 
-    def __init__(self, transport: ScriptedTransport, start: Start, send: Callable[[FromHandler], None]) -> None:
+    def __init__(self, transport: ScriptedTransport, start: Start, send: Callable[[Said], None]) -> None:
         self._transport = transport
         definition = transport.handlers[start.target.service, start.target.handler]
         super().__init__(definition, start, send, transport.host, serving.run_main)

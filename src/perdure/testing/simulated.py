@@ -19,7 +19,7 @@ from perdure.model import actions as a
 from perdure.model import commands as c
 from perdure.model.entries import Notification
 from perdure.model.invocation import AttemptFailure
-from perdure.protocol.control import End, Error, FromHandler, Start, Suspension
+from perdure.protocol.control import End, Error, Said, Start, Suspension
 from perdure.runtime.clock import TimerHandle
 from perdure.runtime.node import Node
 from perdure.runtime.registry import Registry
@@ -87,7 +87,7 @@ class Fate(Protocol):
 
     def opened(self, duplex: "SimulatedDuplex") -> None: ...
 
-    def said(self, duplex: "SimulatedDuplex", message: FromHandler) -> None: ...
+    def said(self, duplex: "SimulatedDuplex", message: Said) -> None: ...
 
 
 class Moment:
@@ -421,7 +421,7 @@ class SimulatedDuplex:
         self._handler_us = max(self._handler_us, self._timeline.now_us + latency_us)
         self._timeline.at(self._handler_us, lambda: None if self.gone else callback())
 
-    def _from_handler(self, message: FromHandler) -> None:
+    def _from_handler(self, message: Said) -> None:
         latency_us = self._fate.latency_us()
         if latency_us == 0 and self._engine_us == 0:
             self._arrived(message)
@@ -429,7 +429,7 @@ class SimulatedDuplex:
         self._engine_us = max(self._engine_us, self._timeline.now_us + latency_us)
         self._timeline.at(self._engine_us, lambda: self._arrived(message))
 
-    def _arrived(self, message: FromHandler) -> None:
+    def _arrived(self, message: Said) -> None:
         if self.gone:
             return
         if isinstance(message, End | Error | Suspension):

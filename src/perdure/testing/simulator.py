@@ -39,7 +39,7 @@ from perdure.model import entries as e
 from perdure.model.deployments import HttpEndpoint, ProtocolMode
 from perdure.model.ids import InvocationId, parse_awakeable_id, parse_invocation_id
 from perdure.model.invocation import Completed, Paused
-from perdure.protocol.control import FromHandler
+from perdure.protocol.control import Said
 from perdure.protocol.versions import USUAL
 from perdure.runtime import loop, node
 from perdure.runtime.node import Node
@@ -576,7 +576,7 @@ class Simulation:
         start = duplex.start
         self.trace(f"attempt {start.attempt} of {start.target} with {len(start.entries)} entries")
 
-    def said(self, duplex: SimulatedDuplex, message: FromHandler) -> None:
+    def said(self, duplex: SimulatedDuplex, message: Said) -> None:
         life = self._life
         if life is not None and duplex.gone:
             life.duplexes = {number: each for number, each in life.duplexes.items() if not each.gone}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from perdure.model.deployments import Deployment, Endpoint, HttpEndpoint, ProtocolMode, Revision
 from perdure.model.invocation import Target
 from perdure.model.services import HandlerInfo, ServiceInfo
-from perdure.protocol.control import End, Error, FromHandler, Start, Suspension
+from perdure.protocol.control import End, Error, Said, Start, Suspension
 from perdure.protocol.exchange import HandlerEnd
 from perdure.protocol.versions import NEWEST, OLDEST, version_of
 from perdure.transports.base import Duplex, Receive, Transport
@@ -85,7 +85,7 @@ class _Stream:
             elif self._run is not None:
                 self._run.notify(message)
 
-    def _say(self, message: FromHandler) -> None:
+    def _say(self, message: Said) -> None:
         data = self._end.encode(message)
         if data and self._listener is not None:
             self._listener.data(data)

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 from perdure.model.entries import Notification
-from perdure.protocol.control import FromHandler, Start
+from perdure.protocol.control import Said, Start
 
 __all__ = ["Duplex", "Receive", "Transport"]
 
-Receive: TypeAlias = Callable[[FromHandler], None]
+Receive: TypeAlias = Callable[[Said], None]
 
 
 class Duplex(Protocol):

@@ -7,7 +7,7 @@ moves the bytes, over HTTP or whatever else there is. Neither retries an attempt
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 from urllib.parse import quote
 
 from msgspec.structs import replace
@@ -23,7 +23,6 @@ from perdure.protocol.control import AwaitingOn, Error, FromHandler, Start
 from perdure.protocol.exchange import EngineEnd
 from perdure.protocol.frames import FRAME_LIMIT, MESSAGE_TOO_LARGE
 from perdure.protocol.wire_control import TREE_TOO_DEEP
-from perdure.transports.base import Receive
 
 __all__ = [
     "NO_HTTP2",
@@ -49,6 +48,9 @@ _REASONS = {413: "RT0019", 415: "RT0015", 429: "RT0023", 503: "RT0023", 502: "RT
 _JOURNAL_MISMATCH = 570
 TOO_DEEP = "RT0025"  # as restate-server does: the next attempt would only wait for the same
 _BROKEN_RULES = {MESSAGE_TOO_LARGE: "RT0003", TREE_TOO_DEEP: TOO_DEEP}
+
+
+Receive: TypeAlias = Callable[[FromHandler], None]  # no handler elsewhere can say more
 
 
 class Request(NamedTuple):
@@ -208,7 +210,12 @@ class Remote:
         return connector
 
     def open(
-        self, deployment: Deployment, version: int, info: HandlerInfo, start: Start, receive: Receive
+        self,
+        deployment: Deployment,
+        version: int,
+        info: HandlerInfo,
+        start: Start,
+        receive: "Receive",
     ) -> "RemoteDuplex":
         """The way to one attempt, in this version of the protocol."""
         return RemoteDuplex(self, deployment, version, info, start, receive)
@@ -240,7 +247,13 @@ class RemoteDuplex:
     )
 
     def __init__(
-        self, remote: Remote, deployment: Deployment, version: int, info: HandlerInfo, start: Start, receive: Receive
+        self,
+        remote: Remote,
+        deployment: Deployment,
+        version: int,
+        info: HandlerInfo,
+        start: Start,
+        receive: "Receive",
     ) -> None:
         self._remote = remote
         self._deployment = deployment

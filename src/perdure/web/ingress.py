@@ -5,6 +5,8 @@ The paths, statuses, headers and bodies are those of restate-server 1.7, so its 
 * every error also says whether the request was `accepted` (true: it is durable and goes on; false: nothing was
   kept; null: not known) and whether it is safe to send it again as it is (`retryable`);
 * `POST /restate/signals/{invocationId}/{name}` sends a named signal, with the raw body as its value: 202;
+* streams (`web.streams`): `GET /restate/streams/{invocationId}/{name}`, `GET /restate/workflow/{name}/{key}/streams/
+  {stream}`, and `POST /restate/stream/{service}[/{key}]/{handler}?stream={name}`, which starts what it reads;
 * `POST /restate/awakeables/{id}/reject?code=409` chooses the failure's code;
 * API keys (docs/security.md): where they are needed, all but `/restate/health` is 401 or 403 without the right one.
 
@@ -25,6 +27,7 @@ from perdure.model.ids import InvocationId, format_invocation_id, parse_awakeabl
 from perdure.model.invocation import Target
 from perdure.model.keys import Role
 from perdure.model.services import HandlerInfo, HandlerKind, ServiceInfo, ServiceKind
+from perdure.model.streams import check_stream_name
 from perdure.runtime.keys import shows_key
 from perdure.telemetry.metrics import Metrics
 from perdure.web.durations import parse_duration_ms
@@ -50,6 +53,7 @@ from perdure.web.http import (
     serve_lifespan,
 )
 from perdure.web.security import Guard
+from perdure.web.streams import Renderings, read_stream
 
 if TYPE_CHECKING:
     from perdure.runtime.node import Node
@@ -95,12 +99,14 @@ class Ingress:
         patience: float = 5.0,
         guard: Guard | None = None,
         metrics: Metrics | None = None,
+        renderings: Renderings | None = None,
     ) -> None:
         self._node = node
         self._guard = guard
         self._size_limit = request_size_limit
         self._concurrency_limit = concurrency_limit
         self._departures = Departures(patience)
+        self._renderings = renderings or {}
         self._active = 0
         self._closed = False
         metrics = metrics or Metrics()
@@ -131,7 +137,10 @@ class Ingress:
         response.headers.extend((_CREDENTIALS, _VARY))
         if origin is not None:
             response.headers.append((b"access-control-allow-origin", origin))
-        await respond(send, response)
+        try:
+            await respond(send, response)
+        except asyncio.CancelledError:  # found gone while it read a stream
+            return
 
     async def _answer(self, request: Request) -> Response | None:
         """The response, whatever happens; None if nobody is there to read it."""
@@ -308,6 +317,8 @@ class Ingress:
                 raise _bad_path(service)
             act = self._call if verb == "call" else self._send
             return await act(request, exchange, service, key, tail[0])
+        if verb == "stream":
+            return await self._send_and_stream(request, exchange, tail)
         if verb == "scope":
             raise Invalid(_NO_SCOPES)
         serve = _RESERVED.get(verb)
@@ -316,8 +327,11 @@ class Ingress:
         return await serve(self, request, exchange, tail)
 
     async def _workflow(self, request: Request, exchange: _Exchange, tail: list[str]) -> Response:
+        if len(tail) == 4 and tail[2] == "streams":
+            id, _ = self._run_of_workflow(tail[0], percent_decoded(tail[1]))
+            return await self._stream(request, exchange, [format_invocation_id(id), tail[3]])
         if len(tail) != 3:
-            raise Invalid("bad path: /restate/workflow/Name/key/attach or output")
+            raise Invalid("bad path: /restate/workflow/Name/key/attach, output or streams/{name}")
         id, handler = self._run_of_workflow(tail[0], percent_decoded(tail[1]))
         return await self._look_up(request, exchange, id, tail[2], handler)
 
@@ -425,6 +439,33 @@ class Ingress:
         await self._node.signal(id, Signal(name, Value(body)))
         return Response(202, [])
 
+    # ---- streams
+
+    async def _stream(self, request: Request, exchange: _Exchange, tail: list[str]) -> Response:
+        if len(tail) != 2 or not tail[1]:
+            raise Invalid("bad path: /restate/streams/{invocationId}/{name}")
+        exchange.repeatable = True
+        _only("GET", request)
+        id, name = parse_invocation_id(tail[0]), percent_decoded(tail[1])
+        return await read_stream(self._node, request, id, name, self._renderings, self._departures)
+
+    async def _send_and_stream(self, request: Request, exchange: _Exchange, tail: list[str]) -> Response:
+        """Start an invocation, or find it by its idempotency key, and stream what it shows."""
+        if len(tail) < 2:
+            raise Invalid("bad path: /restate/stream/Service/handler or /restate/stream/Object/key/handler")
+        service, key, tail = self._addressed(tail)
+        if len(tail) != 1:
+            raise _bad_path(service)
+        handler, idempotency_key, body, query = await self._read(request, exchange, service, tail[0])
+        name = (query or {}).get("stream", "")
+        check_stream_name(name)
+        target = Target(service.name, handler.name, handler.kind, key)
+        exchange.asked = True
+        accepted = await self._node.send(target, body, headers=_forwarded(request), idempotency_key=idempotency_key)
+        id = InvocationId(accepted.id)
+        exchange.on_accepted(id)
+        return await read_stream(self._node, request, id, name, self._renderings, self._departures, created=True)
+
 
 _RESERVED: Final[dict[str, Callable[[Ingress, Request, _Exchange, list[str]], Awaitable[Response]]]] = {
     "workflow": Ingress._workflow,
@@ -435,6 +476,7 @@ _RESERVED: Final[dict[str, Callable[[Ingress, Request, _Exchange, list[str]], Aw
     "awakeables": Ingress._awakeable,
     "a": Ingress._awakeable,
     "signals": Ingress._signal,
+    "streams": Ingress._stream,
 }
 
 
