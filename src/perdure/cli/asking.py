@@ -141,6 +141,8 @@ def request(
         if quiet:
             raise typer.Exit(NO_SERVER) from None
         cause = str(error).rpartition(": ")[2]
+        if "peer certificate" in str(error):
+            end(f"the certificate of {where} is not trusted ({cause}); --ca-file says whose are", NO_SERVER)
         end(f"no server at {where} ({cause}); is `perdure serve` running? {option} says where", NO_SERVER)
     return Reply(answer.status, {name.lower(): value for name, value in answer.headers.items()}, answer.content)
 
@@ -207,4 +209,6 @@ def reason(answer: Reply) -> str:
         if answer.headers.get("content-type", "").startswith("text/plain") and answer.status in (400, 415, 422):
             return one_line(text)  # refused before it was understood what is asked for
         return f"the server answered with status {answer.status} {text}".rstrip()
+    if answer.status == 401:
+        return f"{message} (a command's key is in PERDURE_API_KEY, or in the file of --api-key-file)"
     return f"[{code}] {message}" if code else str(message)
