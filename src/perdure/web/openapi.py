@@ -13,10 +13,13 @@ __all__ = ["AdminError", "Source", "admin_openapi"]
 
 _REFERENCE: Final = "#/components/schemas/{name}"
 _EVERYWHERE: Final = (400, 429, 500, 503)
+_CLOSED: Final = (401, 403)  # where a key may be asked for
 _IN_TEXT: Final = frozenset({400, 415, 422})  # refused before it was understood what is asked for
 _EMPTY: Final = frozenset({429, 501})
 _ABOUT: Final = {
     400: "Something of the request cannot be; the message says what",
+    401: "A key is needed, and none that is good was shown",
+    403: "The key is not for this; or the address, or the page, from which it is asked is not known here",
     404: "It is not there",
     409: "It is in a state in which this cannot be done",
     410: "What is needed is no longer kept",
@@ -34,6 +37,7 @@ _INTRODUCTION: Final = (
     "/v4 too. Handlers are called at the ingress, which has an OpenAPI document per service: "
     "/services/{service}/openapi."
 )
+_KEYS: Final = "An API key, where they are asked for: always off loopback, on loopback once there is one."
 _HEADERS: Final = {
     "x-restate-error-source": {
         "description": "Whose fault it is.",
@@ -76,7 +80,7 @@ def admin_openapi(routes: Iterable[Route], version: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route, operation in public:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, operation, schema_of)
-    used = sorted({status for _, operation in public for status in (*_EVERYWHERE, *operation.refusals)})
+    used = sorted({status for _, operation in public for status in (*_EVERYWHERE, *_CLOSED, *operation.refusals)})
     return {
         "openapi": "3.1.0",
         "info": {"title": "perdure admin API", "version": version, "description": _INTRODUCTION},
@@ -85,6 +89,7 @@ def admin_openapi(routes: Iterable[Route], version: str) -> dict[str, Any]:
         "components": {
             "schemas": components,
             "headers": _HEADERS,
+            "securitySchemes": {"ApiKey": {"type": "http", "scheme": "bearer", "description": _KEYS}},
             "responses": {f"Error{status}": _error(status) for status in used},
         },
     }
@@ -95,8 +100,13 @@ def _operation(route: Route, operation: Operation, schema_of: Mapping[int, Any])
         "tags": [operation.tag],
         "summary": operation.summary,
         "operationId": _name(route),
-        "responses": _responses(operation, schema_of),
+        "responses": _responses(route, operation, schema_of),
     }
+    if route.role is not None:
+        found["description"] = (
+            f"Where keys are asked for, one with the role {route.role.value}, or one that may do more."
+        )
+        found["security"] = [{"ApiKey": []}, {}]
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
         for name in re.findall(r"{(\w+)}", route.path)
@@ -115,13 +125,13 @@ def _operation(route: Route, operation: Operation, schema_of: Mapping[int, Any])
     return found
 
 
-def _responses(operation: Operation, schema_of: Mapping[int, Any]) -> dict[str, Any]:
+def _responses(route: Route, operation: Operation, schema_of: Mapping[int, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, body in operation.answers.items():
         responses[str(status)] = {"description": "Accepted" if status == 202 else "Done"}
         if body is not None:
             responses[str(status)]["content"] = {operation.answer_type: {"schema": schema_of[id(body)]}}
-    for status in sorted({*_EVERYWHERE, *operation.refusals}):
+    for status in sorted({*_EVERYWHERE, *(() if route.role is None else _CLOSED), *operation.refusals}):
         responses[str(status)] = {"$ref": f"#/components/responses/Error{status}"}
     return responses
 
