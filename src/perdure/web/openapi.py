@@ -103,7 +103,8 @@ def _operation(route: Route, operation: Operation, schema_of: Mapping[int, Any])
         "responses": _responses(route, operation, schema_of),
     }
     if route.role is not None:
-        found["description"] = (
+        enough = f"one with the role {route.role.value}, or one that may do more"
+        found["description"] = f"Where keys are asked for: {enough}."
             f"Where keys are asked for, one with the role {route.role.value}, or one that may do more."
         )
         found["security"] = [{"ApiKey": []}, {}]
