@@ -29,6 +29,7 @@ from perdure.model import actions as a
 from perdure.model.ids import InvocationId, format_invocation_id, parse_invocation_id
 from perdure.model.invocation import AttemptFailure, Completed, Invocation, Paused, Target
 from perdure.model.services import HandlerKind
+from perdure.protocol.approvals import Links
 from perdure.runtime.clock import VirtualClock
 from perdure.runtime.node import Node
 from perdure.sdk import operations as op
@@ -238,13 +239,10 @@ class TestEngine(Caller):
             chance=lambda: 0.0,
             entropy=self._chance.getrandbits,
             failed=self._partition_failed,
+            links=Links(lambda: b"a key for tests", lambda: "http://localhost:8080"),
         )
-        services = [service for app in self._apps for service in app.services.values()]
-        handlers = {
-            (service.name, handler.name): handler for service in services for handler in service.handlers.values()
-        }
         life.node.invoker._transport = ScriptedTransport(
-            self._script, handlers, life.node.host, lambda: self._die_soon(life)
+            self._script, life.node.handlers, life.node.host, lambda: self._die_soon(life)
         )
         if self._suspend:
             _suspend_at_once(life.node)
@@ -535,7 +533,7 @@ def _workflow_id(node: Node, wanted: op.WorkflowResult) -> bytes | None:
 
 def _suspend_at_once(node: Node) -> None:
     """Give every handler an inactivity timeout of nothing."""
-    services = node.registry._services
-    for name, service in services.items():
+    registry = node.registry
+    for name, service in registry._local.items():
         handlers = {each: replace(info, inactivity_timeout_ms=0) for each, info in service.handlers.items()}
-        services[name] = replace(service, handlers=handlers)
+        registry._local[name] = registry._services[name] = replace(service, handlers=handlers)
