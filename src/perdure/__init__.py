@@ -23,6 +23,7 @@ from perdure.errors import (
 )
 from perdure.model.services import RetryPolicy
 from perdure.sdk.app import App
+from perdure.sdk.approvals import ApprovalRequest, ApprovalTimeout, Decision, Escalation
 from perdure.sdk.context import (
     Awakeable,
     Context,
@@ -33,6 +34,7 @@ from perdure.sdk.context import (
     WorkflowContext,
     current_context,
 )
+from perdure.sdk.saga import Saga, SagaError
 from perdure.sdk.serde import Serde, SerdeError
 from perdure.sdk.service import Service, VirtualObject, Workflow
 from perdure.sdk.steps import StepInfo, current_step
@@ -46,12 +48,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "App",
+    "ApprovalRequest",
+    "ApprovalTimeout",
     "Awakeable",
     "Client",
     "Conflict",
     "Context",
+    "Decision",
     "DurablePromise",
     "Engine",
+    "Escalation",
     "Invalid",
     "InvocationHandle",
     "JournalMismatch",
@@ -64,6 +70,8 @@ __all__ = [
     "RequestError",
     "RetryPolicy",
     "RetryableError",
+    "Saga",
+    "SagaError",
     "Serde",
     "SerdeError",
     "Service",

@@ -46,6 +46,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     identity_key: str | None = None
     """The private key (a file, PEM, Ed25519) that signs requests to endpoints. Default: identity.pem beside the data,
     made when it is first needed."""
+    public_url: str | None = None
+    """The address at which people reach the ingress, for links to approvals. Default: where it listens. Links are
+    signed with a secret made of `identity_key`, so servers that share it accept each other's."""
     drain_seconds: float = 5.0
     """How long open requests may take to end when the server stops."""
     stop_grace_seconds: float = 10.0
@@ -59,6 +62,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise Invalid(f"{name} must be from 0 to 65535, not {getattr(self, name)}")
         if self.ingress_port == self.admin_port != 0:
             raise Invalid(f"ingress_port and admin_port are both {self.ingress_port}: they must differ")
+        if self.public_url is not None and not self.public_url.startswith(("http://", "https://")):
+            raise Invalid(f"public_url {self.public_url!r} has to begin with http:// or https://")
         if not 5 <= self.protocol_version <= 7:
             raise Invalid(f"protocol_version must be from 5 to 7, not {self.protocol_version}")
         limits = ("attempt_limit", "remote_attempt_limit", "request_size_limit", "message_size_limit")

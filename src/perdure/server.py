@@ -16,6 +16,7 @@ from perdure.config import Config
 from perdure.embedded import open_data_dir
 from perdure.errors import Invalid, PerdureError
 from perdure.model.deployments import AsgiEndpoint, Deployment, Revision
+from perdure.protocol.approvals import Links
 from perdure.runtime.deployments import discover
 from perdure.runtime.identity import Identity
 from perdure.sdk.app import App
@@ -39,6 +40,8 @@ class Server:
         self._config = config
         self._apps = apps
         self._asgi_apps = dict(asgi_apps or {})
+        self._identity = Identity(config.identity_path)
+        self._links = Links(lambda: self._identity.secret("approvals"), self._public_url)
         self._node: LocalNode | None = None
         self.failure: BaseException | None = None
         """Why it had to stop by itself, if it had to."""
@@ -60,6 +63,7 @@ class Server:
                 failed=self._failed,
                 lag_threshold=config.lag_threshold_seconds,
                 reach=self._reach(),
+                links=self._links,
             )
         except BaseException:
             for store in stores:
@@ -79,12 +83,15 @@ class Server:
         config = self._config
         return Reach(
             self._asgi_apps,
-            Identity(config.identity_path),
+            self._identity,
             config.remote_attempt_limit,
             config.message_size_limit,
             config.protocol_version,
             config.connect_timeout_seconds,
         )
+
+    def _public_url(self) -> str | None:
+        return self._config.public_url or (None if self.ingress is None else self.ingress.url)
 
     async def _serve_asgi_apps(self, node: LocalNode) -> None:
         """Ask the SDKs' applications what they serve; it is not stored, for it goes with the process."""
@@ -112,7 +119,10 @@ class Server:
         """From here on `/health` answers, with 503 until the node is ready."""
         config = self._config
         ingress = Ingress(
-            node, request_size_limit=config.request_size_limit, concurrency_limit=config.concurrency_limit
+            node,
+            request_size_limit=config.request_size_limit,
+            concurrency_limit=config.concurrency_limit,
+            links=self._links,
         )
         self.ingress = Listener(ingress, config.host, config.ingress_port)
         self._queries = queries_of(node, stores)

@@ -8,6 +8,7 @@ An approval is open until the first of these: an answer that suits its schema, i
 who asked has ended in whatever way, which a watcher waits for. What is closed is forgotten after `retention`.
 """
 
+import contextlib
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -108,10 +109,8 @@ def approval_services(
     @approvals.shared()
     async def watch(ctx: SharedContext, invocation: str) -> None:
         """Wait for the end of who asks, however it comes, and close what it can't close itself."""
-        try:
+        with contextlib.suppress(TerminalError):  # it failed, was cancelled or killed, or is forgotten
             await ctx.invocation(invocation, bytes).attach()
-        except TerminalError:
-            pass  # it failed, was cancelled or killed, or is forgotten
         await ctx.call(f"{APPROVALS}/close", Closing("withdrawn", from_watcher=True), key=ctx.key)
 
     @approvals.shared()
@@ -123,9 +122,9 @@ def approval_services(
     async def forget(ctx: ObjectContext) -> None:
         """Nobody will ask for it any more."""
         known = await ctx.get(STATE, Approval)
-        if known is not None and known.closed_at is not None:
-            if _now(ctx) >= known.closed_at + retention // timedelta(milliseconds=1):
-                ctx.clear_all()
+        kept_for = retention // timedelta(milliseconds=1)
+        if known is not None and known.closed_at is not None and _now(ctx) >= known.closed_at + kept_for:
+            ctx.clear_all()
 
     return [approvals, _index(private, retention)]
 

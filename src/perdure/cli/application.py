@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import perdure
-from perdure.cli import deployments, identity, invocations, services, state
+from perdure.cli import approvals, deployments, identity, invocations, services, state
 from perdure.cli.call import call
 from perdure.cli.serve import serve
 from perdure.cli.sql import sql
@@ -48,6 +48,7 @@ app.command("sql")(sql)
 app.add_typer(invocations.app)
 app.add_typer(services.app)
 app.add_typer(state.app)
+app.add_typer(approvals.app)
 app.add_typer(deployments.app)
 app.add_typer(identity.app)
 

@@ -42,6 +42,9 @@ def serve(
         int | None,
         typer.Option(help="How many parts the work is cut into, when the data directory is made. [default: 1]"),
     ] = None,
+    public_url: Annotated[
+        str | None, typer.Option(help="Where people reach the ingress, for links. [default: where it listens]")
+    ] = None,
     identity_key: Annotated[
         str | None,
         typer.Option(
@@ -65,6 +68,7 @@ def serve(
             "ingress_port": ingress_port,
             "admin_port": admin_port,
             "partitions": partitions,
+            "public_url": public_url,
             "identity_key": identity_key,
         }
     )

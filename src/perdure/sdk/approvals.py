@@ -1,7 +1,7 @@
 """`ctx.approval`: have a person decide, for as long as it takes.
 
-The question is a virtual object's (`perdure.builtin.approvals`), the answer completes an awakeable of the handler: while
-a person thinks, nothing of the handler is in memory. All of it is journaled operations, so it replays like any other.
+The question is a virtual object's (`perdure.builtin.approvals`), the answer completes an awakeable of the handler:
+while a person thinks, nothing of the handler is in memory. All of it is journaled operations, so it replays.
 """
 
 import asyncio

@@ -25,6 +25,7 @@ from perdure.model.actions import Description, Done, Refused
 from perdure.model.entries import Entry
 from perdure.model.ids import InvocationId, format_invocation_id, parse_invocation_id
 from perdure.runtime.deployments import Deployments
+from perdure.web.approvals import ApprovalRoutes
 from perdure.web.deployments import DeploymentRoutes
 from perdure.web.http import (
     CallerGone,
@@ -110,6 +111,7 @@ class Admin:
         for verb, act in verbs.items():
             router.add("POST", f"/internal/invocations_batch_operations/{verb}", self._batch(act))
         router.add("POST", "/services/{service}/state", self._replace_state)
+        ApprovalRoutes(node, self._size_limit).add_to(router)
         if self._queries is not None:
             QueryRoutes(self._queries, self._size_limit).add_to(router)
         router.add("GET", "/services/{service}/state/{key}", self._state)

@@ -5,7 +5,8 @@ The paths, statuses, headers and bodies are those of restate-server 1.7, so its 
 * every error also says whether the request was `accepted` (true: it is durable and goes on; false: nothing was
   kept; null: not known) and whether it is safe to send it again as it is (`retryable`);
 * `POST /restate/signals/{invocationId}/{name}` sends a named signal, with the raw body as its value: 202;
-* `POST /restate/awakeables/{id}/reject?code=409` chooses the failure's code.
+* `POST /restate/awakeables/{id}/reject?code=409` chooses the failure's code;
+* `/restate/approvals/{id}?token=...` is the page behind a signed link to an approval (`web.approval_page`).
 
 Errors have one of two sources. `ingress`: the request could not be served, and the status is HTTP's own.
 `invocation`: the invocation ended with a failure, and the status is the code that its author chose.
@@ -23,6 +24,8 @@ from perdure.model.entries import Failure, Signal, Value
 from perdure.model.ids import InvocationId, format_invocation_id, parse_awakeable_id, parse_invocation_id
 from perdure.model.invocation import Target
 from perdure.model.services import HandlerInfo, HandlerKind, ServiceInfo, ServiceKind
+from perdure.protocol.approvals import Links
+from perdure.web.approval_page import ApprovalPages
 from perdure.web.durations import parse_duration_ms
 from perdure.web.http import (
     CallerGone,
@@ -85,12 +88,14 @@ class Ingress:
         request_size_limit: int = REQUEST_SIZE_LIMIT,
         concurrency_limit: int | None = None,
         patience: float = 5.0,
+        links: Links | None = None,
     ) -> None:
         self._node = node
         self._size_limit = request_size_limit
         self._concurrency_limit = concurrency_limit
         self._departures = Departures(patience)
         self._active = 0
+        self._approvals = None if links is None else ApprovalPages(node, links)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -384,6 +389,11 @@ class Ingress:
         await self._node.signal(id, Signal(name, Value(body)))
         return Response(202, [])
 
+    async def _approval(self, request: Request, exchange: _Exchange, tail: list[str]) -> Response:
+        if self._approvals is None or len(tail) != 1:
+            raise Invalid("bad path: /restate/approvals/{id}")
+        return await self._approvals.serve(request, percent_decoded(tail[0]))
+
 
 _RESERVED: Final[dict[str, Callable[[Ingress, Request, _Exchange, list[str]], Awaitable[Response]]]] = {
     "workflow": Ingress._workflow,
@@ -394,6 +404,7 @@ _RESERVED: Final[dict[str, Callable[[Ingress, Request, _Exchange, list[str]], Aw
     "awakeables": Ingress._awakeable,
     "a": Ingress._awakeable,
     "signals": Ingress._signal,
+    "approvals": Ingress._approval,
 }
 
 
