@@ -16,9 +16,11 @@ MAY_IMPORT: dict[str, set[str]] = {  # package (or top-level module) -> what it 
     "storage": {"errors", "model", "core", "protocol"},
     "transports": {"errors", "model", "protocol"},
     "sdk": {"errors", "model", "protocol"},
+    "builtin": {"errors", "model", "protocol", "sdk"},
+    "ai": {"errors", "model", "protocol", "sdk"},
     "runtime": {"errors", "model", "core", "protocol", "storage", "transports"},
     "sql": {"errors", "model", "core", "protocol"},
-    "web": {"errors", "model", "runtime", "sql"},
+    "web": {"errors", "model", "protocol", "runtime", "sql"},
     "config": {"errors"},
 }
 COMPOSITION = {"__init__", "__main__", "assembly", "cli", "embedded", "server", "testing"}  # may import anything

@@ -233,7 +233,7 @@ async def _get_approval(node: Node, wanted: inbox.GetApproval) -> inbox.Approval
 async def _answer_approval(node: Node, said: inbox.AnswerApproval) -> inbox.ApprovalDescription:
     value = msgspec.json.decode(said.value) if said.value else msgspec.UNSET
     answer = ApprovalAnswer(approved=said.approved, value=value, comment=said.comment, by=said.by)
-    return _described_approval(await approvals.answer(node, said.id, answer))
+    return _described_approval(await approvals.answer(node, said.id, answer, said.token))
 
 
 def _described_approval(approval: Approval) -> inbox.ApprovalDescription:

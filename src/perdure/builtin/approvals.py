@@ -52,6 +52,14 @@ def approval_services(
         inactivity_timeout=1,
     )
 
+    _add_asking(approvals, links, retention)
+    _add_answering(approvals, retention)
+    return [approvals, _index(private, retention)]
+
+
+def _add_asking(approvals: VirtualObject, links: Links | None, retention: timedelta) -> None:
+    """What who asks needs, and what ends with them."""
+
     @approvals.handler()
     async def open(ctx: ObjectContext, question: Question) -> Opened:
         """Ask, or ask once more after an answer that was of no use."""
@@ -65,27 +73,6 @@ def approval_services(
             known = approval
         made = {} if links is None else links.links(ctx.key, known.created_at, known.expires_at)
         return Opened(ctx.key, made)
-
-    @approvals.handler()
-    async def answer(ctx: ObjectContext, answer: Answer) -> Approval:
-        """The first answer counts: 404 if nothing was asked, 409 if it is closed, 400 for a value that does not fit."""
-        known = await _known(ctx)
-        if known.status != "open":
-            raise TerminalError(_closed(known), 409)
-        now = _now(ctx)
-        if known.expires_at is not None and now >= known.expires_at:
-            raise TerminalError("it is too late: the time to answer is over", 409)
-        if answer.approved:
-            check_value(known.schema, answer.value)
-        known.status = "approved" if answer.approved else "rejected"
-        known.value = answer.value if answer.approved and answer.value is not msgspec.UNSET else None
-        known.comment, known.by, known.closed_at = answer.comment, answer.by, now
-        verdict = Verdict(
-            approved=answer.approved, value=known.value, comment=known.comment, by=known.by, at=known.closed_at
-        )
-        await ctx.resolve_awakeable(known.awakeable, verdict)
-        await _close(ctx, known, retention, cancel_watcher=True)
-        return known
 
     @approvals.handler()
     async def close(ctx: ObjectContext, closing: Closing) -> Approval:
@@ -113,6 +100,31 @@ def approval_services(
             await ctx.invocation(invocation, bytes).attach()
         await ctx.call(f"{APPROVALS}/close", Closing("withdrawn", from_watcher=True), key=ctx.key)
 
+
+def _add_answering(approvals: VirtualObject, retention: timedelta) -> None:
+    """What who answers needs, and what is left of it."""
+
+    @approvals.handler()
+    async def answer(ctx: ObjectContext, answer: Answer) -> Approval:
+        """The first answer counts: 404 if nothing was asked, 409 if it is closed, 400 for a value that does not fit."""
+        known = await _known(ctx)
+        if known.status != "open":
+            raise TerminalError(_closed(known), 409)
+        now = _now(ctx)
+        if known.expires_at is not None and now >= known.expires_at:
+            raise TerminalError("it is too late: the time to answer is over", 409)
+        if answer.approved:
+            check_value(known.schema, answer.value)
+        known.status = "approved" if answer.approved else "rejected"
+        known.value = answer.value if answer.approved and answer.value is not msgspec.UNSET else None
+        known.comment, known.by, known.closed_at = answer.comment, answer.by, now
+        verdict = Verdict(
+            approved=answer.approved, value=known.value, comment=known.comment, by=known.by, at=known.closed_at
+        )
+        await ctx.resolve_awakeable(known.awakeable, verdict)
+        await _close(ctx, known, retention, cancel_watcher=True)
+        return known
+
     @approvals.shared()
     async def get(ctx: SharedContext) -> Approval:
         """How it stands; 404 if nothing was asked."""
@@ -125,8 +137,6 @@ def approval_services(
         kept_for = retention // timedelta(milliseconds=1)
         if known is not None and known.closed_at is not None and _now(ctx) >= known.closed_at + kept_for:
             ctx.clear_all()
-
-    return [approvals, _index(private, retention)]
 
 
 def _index(private: bool, retention: timedelta) -> VirtualObject:

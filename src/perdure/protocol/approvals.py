@@ -167,7 +167,9 @@ def shown(approval: Approval) -> dict[str, Any]:
 
 
 def _time(at: int | None) -> str | None:
-    return None if at is None else datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds")
+    if at is None:
+        return None
+    return f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%dT%H:%M:%S}.{at % 1000:03}Z"
 
 
 # ---- links

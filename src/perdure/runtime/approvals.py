@@ -79,10 +79,14 @@ async def find(node: Node, id: str) -> Approval:
     return _decode(record)
 
 
-async def answer(node: Node, id: str, said: Answer) -> Approval:
-    """Answer it, and how it stands then. Raises `NotFound`, `Invalid` naming what does not fit, `Conflict`."""
+async def answer(node: Node, id: str, said: Answer, idempotency_key: str | None = None) -> Approval:
+    """Answer it, and how it stands then. Raises `NotFound`, `Invalid` naming what does not fit, `Conflict`.
+
+    With a key, an answer may be sent again: it is told the same.
+    """
     await find(node, id)
-    outcome = await node.call(node.registry.target(APPROVALS, "answer", id), msgspec.json.encode(said))
+    target = node.registry.target(APPROVALS, "answer", id)
+    outcome = await node.call(target, msgspec.json.encode(said), idempotency_key=idempotency_key)
     assert isinstance(outcome, Outcome)
     result = outcome.result
     if isinstance(result, Failure):

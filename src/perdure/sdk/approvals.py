@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, cast
 import msgspec
 
 from perdure.errors import TerminalError
+from perdure.model.services import RetryPolicy
 from perdure.protocol.approvals import (
     APPROVALS,
     Approval,
@@ -33,6 +34,7 @@ __all__ = ["ApprovalOptions", "ApprovalRequest", "ApprovalTimeout", "Decision", 
 T = TypeVar("T")
 Seconds = float | timedelta
 _FORBIDDEN: Final = 403
+_UNTIL_TOLD: Final = RetryPolicy(max_interval=300, max_attempts=None)  # an answer ends it
 
 
 class ApprovalTimeout(TerminalError, TimeoutError):
@@ -249,7 +251,7 @@ class _Asking:
             approve_link=links.get("approve"),
             reject_link=links.get("reject"),
         )
-        await self._ctx.run(f"{step}: {self._title}", _call, notify, request)
+        await self._ctx.run(f"{step}: {self._title}", _call, notify, request, retry=_UNTIL_TOLD)
 
     async def _expired(self, awakeable: "Awakeable[Verdict]") -> Verdict:
         """The time is over, unless somebody has just answered: the approval has the last word."""

@@ -1,5 +1,6 @@
 """Approvals from outside: list them, look at one, answer. `client.approvals()`, `engine.approvals()`."""
 
+import secrets
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -80,11 +81,11 @@ class GetApproval(Operation[ApprovalDescription], frozen=True):
 
 
 class AnswerApproval(Operation[ApprovalDescription], frozen=True):
-    """Approve or reject; `value` is JSON, b"" for none."""
+    """Approve or reject; `value` is JSON, b"" for none. Sent again with the same `token`, it is the same answer."""
 
-    repeatable = False  # the second would be told that somebody was first
     id: str
     approved: bool
+    token: str
     value: bytes = b""
     comment: str | None = None
     by: str | None = None
@@ -94,7 +95,7 @@ class AnswerApproval(Operation[ApprovalDescription], frozen=True):
         if self.value:
             body["value"] = msgspec.Raw(self.value)
         verb = "approve" if self.approved else "reject"
-        fields = (("content-type", "application/json"),)
+        fields = (("content-type", "application/json"), ("idempotency-key", self.token))
         return HttpRequest(
             "POST", f"/approvals/{_segment(self.id)}/{verb}", fields, msgspec.json.encode(body), admin=True
         )
@@ -135,8 +136,8 @@ class Approvals:
         """Say yes. Raises `Invalid` naming what of `value` does not suit the schema, `NotFound`, and `Conflict` if
         somebody was first or nobody waits any more."""
         body = b"" if value is msgspec.UNSET else serde_for(None).serialize(value) or b"null"
-        return await self._client.execute(AnswerApproval(id, True, body, comment, by))
+        return await self._client.execute(AnswerApproval(id, True, secrets.token_hex(16), body, comment, by))
 
     async def reject(self, id: str, *, comment: str | None = None, by: str | None = None) -> ApprovalDescription:
         """Say no. Raises `NotFound`, and `Conflict` if somebody was first or nobody waits any more."""
-        return await self._client.execute(AnswerApproval(id, False, b"", comment, by))
+        return await self._client.execute(AnswerApproval(id, False, secrets.token_hex(16), b"", comment, by))

@@ -3,7 +3,8 @@
 * `GET /approvals?status=open&service=&handler=&to=&tag=&limit=100`: `{"approvals": [...]}`, the newest first;
 * `GET /approvals/{id}`: one;
 * `POST /approvals/{id}/approve` and `/reject`, `{"value"?, "comment"?, "by"?}`: 200 and how it stands, 400 naming what
-  does not fit the schema, 404, 409 if it was answered before or nobody waits any more.
+  does not fit the schema, 404, 409 if it was answered before or nobody waits any more. With an `idempotency-key` it
+  may be sent again.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -67,4 +68,6 @@ class ApprovalRoutes:
         if request.fields.get(b"content-type") is not None or request.fields.get(b"content-length", b"0") != b"0":
             said = await read_json(request, _Said, self._size_limit)
         answer = Answer(approved=approved, value=said.value, comment=said.comment, by=said.by)
-        return json_response(200, shown(await approvals.answer(self._node, id, answer)))
+        key = request.fields.get(b"idempotency-key")
+        answered = await approvals.answer(self._node, id, answer, None if key is None else key.decode("latin-1"))
+        return json_response(200, shown(answered))
