@@ -18,7 +18,9 @@ from perdure.model.ids import format_invocation_id, parse_invocation_id
 from perdure.model.services import HandlerKind, ServiceKind
 from perdure.protocol.approvals import Answer as ApprovalAnswer
 from perdure.protocol.approvals import Approval, shown
+from perdure.protocol.sessions import SESSIONS
 from perdure.runtime import approvals
+from perdure.runtime.builtin import call_builtin
 from perdure.runtime.node import Node
 from perdure.sdk import inbox
 from perdure.sdk import operations as op
@@ -236,6 +238,10 @@ async def _answer_approval(node: Node, said: inbox.AnswerApproval) -> inbox.Appr
     return _described_approval(await approvals.answer(node, said.id, answer, said.token))
 
 
+async def _ask_session(node: Node, ask: inbox.AskSession) -> bytes:
+    return await call_builtin(node, SESSIONS, ask.verb, ask.id, ask.body, ask.token)
+
+
 def _described_approval(approval: Approval) -> inbox.ApprovalDescription:
     return msgspec.convert(shown(approval), inbox.ApprovalDescription)
 
@@ -273,6 +279,7 @@ _CARRY_OUT: Final[dict[type[Any], Callable[[Node, Any], Awaitable[Any]]]] = {
     inbox.ListApprovals: _list_approvals,
     inbox.GetApproval: _get_approval,
     inbox.AnswerApproval: _answer_approval,
+    inbox.AskSession: _ask_session,
 }
 
 

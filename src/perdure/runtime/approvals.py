@@ -7,10 +7,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from perdure.errors import Conflict, Invalid, NotFound, RequestError
-from perdure.model.actions import Answer as Outcome
-from perdure.model.entries import Failure
+from perdure.errors import Invalid, NotFound
 from perdure.protocol.approvals import APPROVALS, DAY_MS, INDEX, OPEN, STATE, Answer, Approval, day_of
+from perdure.runtime.builtin import call_builtin
 from perdure.runtime.node import Node
 
 __all__ = ["LIST_LIMIT", "Wanted", "answer", "find", "list_approvals"]
@@ -18,7 +17,6 @@ __all__ = ["LIST_LIMIT", "Wanted", "answer", "find", "list_approvals"]
 LIST_LIMIT: Final = 1000
 _DAYS: Final = 32  # that what is closed is looked for, today first; longer it is not kept
 _STATUSES: Final = ("open", "approved", "rejected", "expired", "withdrawn", "closed", "all")
-_ERRORS: Final[dict[int, type[RequestError]]] = {error.status: error for error in (Invalid, NotFound, Conflict)}
 _decode = msgspec.json.Decoder(Approval).decode
 
 
@@ -85,10 +83,4 @@ async def answer(node: Node, id: str, said: Answer, idempotency_key: str | None 
     With a key, an answer may be sent again: it is told the same.
     """
     await find(node, id)
-    target = node.registry.target(APPROVALS, "answer", id)
-    outcome = await node.call(target, msgspec.json.encode(said), idempotency_key=idempotency_key)
-    assert isinstance(outcome, Outcome)
-    result = outcome.result
-    if isinstance(result, Failure):
-        raise _ERRORS.get(result.code, RequestError)(result.message)
-    return _decode(result.content)
+    return _decode(await call_builtin(node, APPROVALS, "answer", id, msgspec.json.encode(said), idempotency_key))

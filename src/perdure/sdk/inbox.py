@@ -1,4 +1,4 @@
-"""Approvals from outside: list them, look at one, answer. `client.approvals()`, `engine.approvals()`."""
+"""Approvals and sessions from outside: what clients ask of the built-in objects. `client.approvals()`."""
 
 import secrets
 from collections.abc import Sequence
@@ -8,13 +8,22 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from perdure.protocol.sessions import Verb
 from perdure.sdk.operations import HttpReply, HttpRequest, Operation, _checked, _json, _segment
 from perdure.sdk.serde import serde_for
 
 if TYPE_CHECKING:
     from perdure.sdk.caller import Caller
 
-__all__ = ["AnswerApproval", "ApprovalDescription", "Approvals", "GetApproval", "ListApprovals", "Requester"]
+__all__ = [
+    "AnswerApproval",
+    "ApprovalDescription",
+    "Approvals",
+    "AskSession",
+    "GetApproval",
+    "ListApprovals",
+    "Requester",
+]
 
 
 class Requester(msgspec.Struct, frozen=True):
@@ -102,6 +111,27 @@ class AnswerApproval(Operation[ApprovalDescription], frozen=True):
 
     def from_http(self, reply: HttpReply) -> ApprovalDescription:
         return msgspec.json.decode(_checked(reply), type=ApprovalDescription)
+
+
+class AskSession(Operation[bytes], frozen=True):
+    """Read or change a session; see `perdure.protocol.sessions`. `body` and the answer are JSON."""
+
+    id: str
+    verb: Verb
+    body: bytes
+    token: str
+    """This request's own: sent again, it is the same one."""
+
+    def to_http(self) -> HttpRequest:
+        path = f"/sessions/{_segment(self.id)}/{self.verb}"
+        if self.verb == "items":
+            given = {name: value for name, value in msgspec.json.decode(self.body).items() if value is not None}
+            return HttpRequest("GET", f"{path}?{urlencode(given)}", admin=True)
+        fields = (("content-type", "application/json"), ("idempotency-key", self.token))
+        return HttpRequest("POST", path, fields, self.body, admin=True)
+
+    def from_http(self, reply: HttpReply) -> bytes:
+        return _checked(reply)
 
 
 class Approvals:

@@ -42,6 +42,7 @@ from perdure.web.http import (
     respond,
     serve_lifespan,
 )
+from perdure.web.sessions import SessionRoutes
 from perdure.web.sql import QueryRoutes
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class Admin:
             router.add("POST", f"/internal/invocations_batch_operations/{verb}", self._batch(act))
         router.add("POST", "/services/{service}/state", self._replace_state)
         ApprovalRoutes(node, self._size_limit).add_to(router)
+        SessionRoutes(node, self._size_limit).add_to(router)
         if self._queries is not None:
             QueryRoutes(self._queries, self._size_limit).add_to(router)
         router.add("GET", "/services/{service}/state/{key}", self._state)
