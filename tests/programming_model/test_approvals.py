@@ -396,6 +396,7 @@ async def test_options_that_cannot_be() -> None:
             {"timeout": 0},
             {"escalate": [5]},
             {"nothing": 1},
+            {"schema": {"type": "strin"}},
         )
         for options in wrong:
             with pytest.raises((TypeError, ValueError, Exception)) as caught:
@@ -406,7 +407,7 @@ async def test_options_that_cannot_be() -> None:
 
     async with Start("live")(service) as engine:
         await engine.call(ask)
-    for named, said in zip(("to", "tags", "timeout", "escalate", "nothing"), errors, strict=True):
+    for named, said in zip(("to", "tags", "timeout", "escalate", "nothing", "no JSON schema"), errors, strict=True):
         assert named in said
 
 

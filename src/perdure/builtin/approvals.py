@@ -232,11 +232,16 @@ def check_value(schema: dict[str, Any] | None, value: Any) -> None:
         raise TerminalError("; ".join(errors), 400)
 
 
+def _nothing(uri: str) -> Any:
+    """A schema is whole: the server fetches nothing for it."""
+    raise ValueError(f"{uri} is not part of it")
+
+
 @lru_cache(maxsize=256)
 def _validator(schema: bytes) -> Any:
     import jsonschema_rs
 
     try:
-        return jsonschema_rs.validator_for(msgspec.json.decode(schema), validate_formats=True)
+        return jsonschema_rs.validator_for(msgspec.json.decode(schema), validate_formats=True, retriever=_nothing)
     except Exception as error:
         raise TerminalError(f"the schema of this approval can't be used: {error}", 500) from error

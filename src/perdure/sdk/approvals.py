@@ -287,6 +287,12 @@ def _schema_of(schema: Any) -> tuple[Serde[Any] | None, dict[str, Any] | None]:
     if schema is None or schema is type(None):
         return None, None
     if isinstance(schema, dict):
+        import jsonschema_rs
+
+        try:
+            jsonschema_rs.meta.validate(schema)
+        except ValueError as error:
+            raise ValueError(f"schema: this is no JSON schema: {str(error).splitlines()[0]}") from None
         return serde_for(None), cast("dict[str, Any]", schema)
     serde = serde_for(schema)
     return serde, serde.schema() or {}

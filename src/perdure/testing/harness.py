@@ -489,6 +489,10 @@ class _Call:
             self._waits_for(life, _workflow_id(node, operation))
         try:
             return await _CARRY_OUT[operation.__class__](node, operation)
+        except Unavailable:
+            if not life.dying:
+                raise
+            raise _Crashed from None  # between two things that the operation asks for
         except NotFound:
             told = None if self.id is None else self._engine._results.get(self.id)
             if told is None:
