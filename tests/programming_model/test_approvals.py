@@ -25,6 +25,7 @@ from perdure import (
     current_context,
 )
 from perdure.sdk.inbox import ApprovalDescription
+from perdure.sdk.operations import ReadState
 from tests.programming_model.ways import Engine, Start, fails
 
 DAYS = timedelta(days=1)
@@ -431,4 +432,4 @@ async def test_what_is_closed_is_forgotten(start: Start) -> None:
         with pytest.raises(NotFound):
             await engine.approvals().get(found.id)
         for key in ("open", found.created_at.date().isoformat()):
-            assert await engine.node.state("PerdureApprovalIndex", key) == {}
+            assert await engine.execute(ReadState("PerdureApprovalIndex", key)) == {}

@@ -18,6 +18,7 @@ from perdure import (
 )
 from perdure.ai.sessions import Session, SyncSession
 from perdure.sdk.history import CHUNK_ITEMS
+from perdure.sdk.operations import ReadState
 from tests.programming_model.ways import Start, fails
 
 ODD: list[Any] = [None, True, 1, -0.5, 1.0, 1e300, "", "ü\n\u2028", [], {}, {"a": [1, {"b": None}]}, 2**63 - 1]
@@ -86,9 +87,9 @@ async def test_a_long_history_is_not_written_again(start: Start) -> None:
     async with start() as engine:
         session, count = Session("long", client=engine), 2 * CHUNK_ITEMS + 7
         await session.add([message(number) for number in range(count)])
-        before = await engine.node.state("PerdureSessions", "long")
+        before = await engine.execute(ReadState("PerdureSessions", "long"))
         await session.add([message(count)])
-        after = await engine.node.state("PerdureSessions", "long")
+        after = await engine.execute(ReadState("PerdureSessions", "long"))
         changed = {name for name in after if after[name] != before.get(name)}
         assert len(after) == 4 and len(changed) == 2  # the head and the last chunk
         assert [each["content"] for each in await session.items()] == [str(n) for n in range(count + 1)]
@@ -223,7 +224,7 @@ async def test_one_that_is_not_used_is_forgotten(start: Start) -> None:
         await engine.advance(timedelta(days=1.5))
         assert await session.items() == [1]
         await engine.advance(timedelta(days=2, seconds=1))
-        assert await engine.node.state("PerdureSessions", "t") == {}
+        assert await engine.execute(ReadState("PerdureSessions", "t")) == {}
         assert await session.items() == []
         await session.add([2])
         await Session("t", client=engine, ttl=0).add([3])
