@@ -109,6 +109,7 @@ def test_the_page_shows_the_question_and_changes_nothing() -> None:
         assert "<script" not in text and "<b>" not in text and "://" not in text
         assert 'name="value.amount"' in text and 'type="number"' in text and 'min="1"' in text
         assert "In whole euros." in text and '<label for="value.amount">' in text
+        assert text.index("<button disabled hidden>") < text.index('value="approve"')  # what the enter key presses
         policy = page.headers["content-security-policy"]
         assert policy.startswith("default-src 'none'") and "unsafe" not in policy and "script" not in policy
         assert page.headers["referrer-policy"] == "no-referrer" and page.headers["cache-control"] == "no-store"

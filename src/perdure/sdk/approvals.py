@@ -208,15 +208,15 @@ class _Asking:
             return await awakeable
         answer = asyncio.ensure_future(_value(awakeable))
         telling = asyncio.ensure_future(self._tell(opening))
+        telling.add_done_callback(_heard)
         try:
             await asyncio.wait((answer, telling), return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 telling.result()
             return await answer
-        finally:
+        finally:  # without an await: it runs too when the attempt is dropped
             answer.cancel()
             telling.cancel()
-            await asyncio.gather(answer, telling, return_exceptions=True)
 
     async def _tell(self, opening: "InvocationHandle[Any]") -> None:
         options, ctx = self._options, self._ctx
@@ -270,6 +270,12 @@ class _Asking:
 
 async def _value(awakeable: "Awakeable[T]") -> T:
     return await awakeable
+
+
+def _heard(telling: "asyncio.Future[None]") -> None:
+    """If the answer is there, nobody needs to know what became of telling people."""
+    if not telling.cancelled():
+        telling.exception()
 
 
 async def _call(notify: Notify, request: ApprovalRequest) -> None:

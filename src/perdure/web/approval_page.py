@@ -188,7 +188,7 @@ def _form(approval: Approval, allowed: Action, said: Mapping[str, str]) -> str:
     )
     by = escape(said.get("by", ""), quote=True)
     inputs += _labelled("by", "Your name", "", f'<input id="by" name="by" autocomplete="name" value="{by}">')
-    buttons = ""
+    buttons = "<button disabled hidden></button>"  # the default one: the enter key in a field decides nothing
     if allowed in ("answer", "approve"):
         buttons += '<button class="approve" name="decision" value="approve">Approve</button>'
     if allowed in ("answer", "reject"):
