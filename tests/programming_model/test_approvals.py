@@ -24,6 +24,7 @@ from perdure import (
     TerminalError,
     current_context,
 )
+from perdure.protocol.approvals import closed_keys, open_keys
 from perdure.sdk.inbox import ApprovalDescription
 from perdure.sdk.operations import ReadState
 from tests.programming_model.ways import Engine, Start, fails
@@ -431,5 +432,5 @@ async def test_what_is_closed_is_forgotten(start: Start) -> None:
         assert await engine.approvals().list(status="closed") == []
         with pytest.raises(NotFound):
             await engine.approvals().get(found.id)
-        for key in ("open", found.created_at.date().isoformat()):
+        for key in (*open_keys(), *closed_keys(round(found.created_at.timestamp() * 1000))):
             assert await engine.execute(ReadState("PerdureApprovalIndex", key)) == {}

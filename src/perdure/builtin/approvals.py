@@ -19,7 +19,6 @@ from perdure.errors import TerminalError
 from perdure.protocol.approvals import (
     APPROVALS,
     INDEX,
-    OPEN,
     STATE,
     Answer,
     Approval,
@@ -29,7 +28,8 @@ from perdure.protocol.approvals import (
     Opened,
     Question,
     Verdict,
-    day_of,
+    closed_key,
+    open_key,
 )
 from perdure.sdk.context import ObjectContext, SharedContext
 from perdure.sdk.service import VirtualObject
@@ -67,9 +67,9 @@ def _add_asking(approvals: VirtualObject, links: Links | None, retention: timede
         if known is None or known.status == "approved":
             approval = await _opened(ctx, question, known)
             ctx.set(STATE, approval)
-            await ctx.call(f"{INDEX}/put", approval, key=OPEN)
+            await ctx.call(f"{INDEX}/put", approval, key=open_key(ctx.key))
             if known is not None and known.closed_at is not None:
-                await ctx.call(f"{INDEX}/remove", ctx.key, key=day_of(known.closed_at))
+                await ctx.call(f"{INDEX}/remove", ctx.key, key=closed_key(known.closed_at, ctx.key))
             known = approval
         made = {} if links is None else links.links(ctx.key, known.created_at, known.expires_at)
         return Opened(ctx.key, made)
@@ -91,7 +91,7 @@ def _add_asking(approvals: VirtualObject, links: Links | None, retention: timede
             known.escalations += 1
             known.to = list(dict.fromkeys((*known.to, *escalated.to)))
             ctx.set(STATE, known)
-            await ctx.call(f"{INDEX}/put", known, key=OPEN)
+            await ctx.call(f"{INDEX}/put", known, key=open_key(ctx.key))
 
     @approvals.shared()
     async def watch(ctx: SharedContext, invocation: str) -> None:
@@ -140,7 +140,7 @@ def _add_answering(approvals: VirtualObject, retention: timedelta) -> None:
 
 
 def _index(private: bool, retention: timedelta) -> VirtualObject:
-    """What there is, to be listed without asking each: under `open`, and under the day it was closed."""
+    """What there is, to be listed without asking each: under `open/...`, and under the day it was closed."""
     index = VirtualObject(
         INDEX,
         description="Which approvals there are.",
@@ -152,7 +152,7 @@ def _index(private: bool, retention: timedelta) -> VirtualObject:
 
     @index.handler()
     async def put(ctx: ObjectContext, approval: Approval) -> None:
-        if ctx.key != OPEN and await ctx.get("kept") is None:
+        if not ctx.key.startswith("open/") and await ctx.get("kept") is None:
             ctx.set("kept", True)
             await ctx.send(f"{INDEX}/forget", key=ctx.key, delay=retention + timedelta(days=1))
         ctx.set(approval.id, approval)
@@ -192,8 +192,8 @@ async def _close(ctx: ObjectContext, approval: Approval, retention: timedelta, *
     watcher, approval.watcher = approval.watcher, None
     ctx.set(STATE, approval)
     assert approval.closed_at is not None
-    await ctx.call(f"{INDEX}/remove", ctx.key, key=OPEN)
-    await ctx.call(f"{INDEX}/put", approval, key=day_of(approval.closed_at))
+    await ctx.call(f"{INDEX}/remove", ctx.key, key=open_key(ctx.key))
+    await ctx.call(f"{INDEX}/put", approval, key=closed_key(approval.closed_at, ctx.key))
     await ctx.send(f"{APPROVALS}/forget", key=ctx.key, delay=retention)
     if watcher is not None and cancel_watcher:
         await ctx.invocation(watcher).cancel()

@@ -7,6 +7,7 @@ an awakeable; who answers has it checked there. These are its messages, as JSON;
 import base64
 import hashlib
 import hmac
+import zlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias
@@ -17,8 +18,9 @@ from perdure.errors import NotFound, Unauthorized
 
 __all__ = [
     "APPROVALS",
+    "CLOSED_SHARDS",
     "INDEX",
-    "OPEN",
+    "OPEN_SHARDS",
     "STATE",
     "Action",
     "Answer",
@@ -31,14 +33,18 @@ __all__ = [
     "Status",
     "Verdict",
     "approval_id",
-    "day_of",
+    "closed_key",
+    "closed_keys",
+    "open_key",
+    "open_keys",
     "shown",
 ]
 
 APPROVALS: Final = "PerdureApprovals"
 INDEX: Final = "PerdureApprovalIndex"
-OPEN: Final = "open"
-"""The index's key for what is open; what is closed is under its day (`day_of`)."""
+OPEN_SHARDS: Final = 32
+CLOSED_SHARDS: Final = 4
+"""The index is several objects, by the approval's id: so they work side by side, and the state of each is small."""
 STATE: Final = "approval"
 """The key of an approval's state that holds it."""
 DAY_MS: Final = 24 * 60 * 60 * 1000
@@ -133,9 +139,25 @@ def approval_id(awakeable: str) -> str:
     return f"apr_{hashlib.sha256(awakeable.encode()).hexdigest()[:24]}"
 
 
-def day_of(at: int) -> str:
-    """The index's key for what was closed at that time."""
-    return f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%d}"
+def open_keys() -> list[str]:
+    """The index's keys for what is open."""
+    return [f"open/{shard}" for shard in range(OPEN_SHARDS)]
+
+
+def open_key(id: str) -> str:
+    """The one that an approval is under while it is open."""
+    return f"open/{zlib.crc32(id.encode()) % OPEN_SHARDS}"
+
+
+def closed_keys(at: int) -> list[str]:
+    """The index's keys for what was closed on the day of that time."""
+    day = f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%d}"
+    return [f"{day}/{shard}" for shard in range(CLOSED_SHARDS)]
+
+
+def closed_key(at: int, id: str) -> str:
+    """The one that an approval is under when it was closed at that time."""
+    return closed_keys(at)[zlib.crc32(id.encode()) % CLOSED_SHARDS]
 
 
 def shown(approval: Approval) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 They are read from the state of the built-in objects, which writes nothing; an answer is a call of one of them.
 """
 
+import asyncio
 from typing import Final, NamedTuple
 
 import msgspec
 
 from perdure.errors import Invalid, NotFound
-from perdure.protocol.approvals import APPROVALS, DAY_MS, INDEX, OPEN, STATE, Answer, Approval, day_of
+from perdure.protocol.approvals import APPROVALS, DAY_MS, INDEX, STATE, Answer, Approval, closed_keys, open_keys
 from perdure.runtime.builtin import call_builtin
 from perdure.runtime.node import Node
 
@@ -52,19 +53,19 @@ async def list_approvals(node: Node, wanted: Wanted) -> list[Approval]:
     wanted.check()
     found: list[Approval] = []
     if wanted.status in ("open", "all"):
-        found = await _under(node, OPEN, wanted)
+        found = await _under(node, open_keys(), wanted)
     if wanted.status != "open":
         now = node.clock.now_ms()
         for days in range(_DAYS):
             if len(found) >= wanted.limit:
                 break
-            found += await _under(node, day_of(now - days * DAY_MS), wanted)
+            found += await _under(node, closed_keys(now - days * DAY_MS), wanted)
     return found[: wanted.limit]
 
 
-async def _under(node: Node, key: str, wanted: Wanted) -> list[Approval]:
-    state = await node.state(INDEX, key)
-    each = [_decode(value) for name, value in state.items() if name != "kept"]
+async def _under(node: Node, keys: list[str], wanted: Wanted) -> list[Approval]:
+    states = await asyncio.gather(*(node.state(INDEX, key) for key in keys))
+    each = [_decode(value) for state in states for name, value in state.items() if name != "kept"]
     taken = [it for it in each if wanted.takes(it)]
     return sorted(taken, key=lambda it: (it.closed_at or it.created_at, it.id), reverse=True)
 
