@@ -17,10 +17,11 @@ MAY_IMPORT: dict[str, set[str]] = {  # package (or top-level module) -> what it 
     "storage": {"errors", "model", "core", "protocol", "telemetry"},
     "transports": {"errors", "model", "protocol"},
     "sdk": {"errors", "model", "protocol"},
-    "ai": {"errors", "model", "sdk"},
+    "builtin": {"errors", "model", "protocol", "sdk"},
+    "ai": {"errors", "model", "protocol", "sdk"},
     "runtime": {"errors", "model", "core", "protocol", "storage", "transports", "telemetry"},
     "sql": {"errors", "model", "core", "protocol"},
-    "web": {"errors", "model", "runtime", "sql", "telemetry"},
+    "web": {"errors", "model", "protocol", "runtime", "sql", "telemetry"},
     "settings": {"errors", "web"},
     "config": {"errors", "model", "settings"},
 }

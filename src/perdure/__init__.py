@@ -25,6 +25,7 @@ from perdure.errors import (
 )
 from perdure.model.services import RetryPolicy
 from perdure.sdk.app import App
+from perdure.sdk.approvals import ApprovalRequest, ApprovalTimeout, Decision, Escalation
 from perdure.sdk.context import (
     Awakeable,
     Context,
@@ -36,6 +37,7 @@ from perdure.sdk.context import (
     current_context,
 )
 from perdure.sdk.logs import JsonFormatter, TextFormatter, is_replaying, setup_logging
+from perdure.sdk.saga import Saga, SagaError
 from perdure.sdk.serde import Serde, SerdeError
 from perdure.sdk.service import Service, VirtualObject, Workflow
 from perdure.sdk.steps import StepInfo, current_step
@@ -52,12 +54,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "App",
+    "ApprovalRequest",
+    "ApprovalTimeout",
     "Awakeable",
     "Client",
     "Conflict",
     "Context",
+    "Decision",
     "DurablePromise",
     "Engine",
+    "Escalation",
     "Forbidden",
     "Invalid",
     "InvocationHandle",
@@ -74,6 +80,8 @@ __all__ = [
     "RequestError",
     "RetryPolicy",
     "RetryableError",
+    "Saga",
+    "SagaError",
     "Serde",
     "SerdeError",
     "Service",

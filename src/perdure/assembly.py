@@ -11,10 +11,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import perdure
+from perdure.builtin import builtin_services
 from perdure.errors import Invalid
 from perdure.model.deployments import AsgiEndpoint, HttpEndpoint, LambdaEndpoint
 from perdure.model.ids import format_invocation_id
 from perdure.model.services import Usual
+from perdure.protocol.approvals import Links
 from perdure.protocol.frames import FRAME_LIMIT
 from perdure.protocol.versions import USUAL
 from perdure.runtime.clock import Clock, SystemClock
@@ -27,7 +29,7 @@ from perdure.runtime.watchdog import Watchdog
 from perdure.sdk import driver
 from perdure.sdk.app import App
 from perdure.sdk.logs import quiet_replays
-from perdure.sdk.service import AnyService
+from perdure.sdk.service import AnyService, HandlerDefinition
 from perdure.sdk.serving import serve
 from perdure.sdk.steps import Step
 from perdure.storage.base import Storage
@@ -89,6 +91,7 @@ class LocalNode(Node):
     """A node that runs handlers of this process."""
 
     host: ProcessHost
+    handlers: Mapping[tuple[str, str], HandlerDefinition]
     watchdog: Watchdog | None = None
 
     def close(self) -> None:
@@ -127,11 +130,12 @@ def assemble(
     reach: Reach | None = None,
     usual: Usual | None = None,
     tracer_provider: "ReplaySafeTracerProvider | None" = None,
+    links: Links | None = None,
 ) -> LocalNode:
     """A node for the services of `apps`, over one store per partition. To be called in a running event loop.
 
     `reach` says how it gets to handlers elsewhere; without it there are none. `usual` holds for handlers that do not
-    say otherwise.
+    say otherwise. `links` signs the links to approvals.
 
     With `lag_threshold` (seconds), whoever holds up the event loop for longer is named in the log.
 
@@ -146,8 +150,11 @@ def assemble(
             if name in services and services[name] is not service:
                 raise Invalid(f"two apps have a service {name!r}; give one of them another name")
             services[name] = service
+    builtin = {each.name: each for each in builtin_services(links) if each.name not in services}
     handlers = {
-        (name, handler.name): handler for name, service in services.items() for handler in service.handlers.values()
+        (each.name, handler.name): handler
+        for each in (*services.values(), *builtin.values())
+        for handler in each.handlers.values()
     }
     # A commit is a dozen short turns of the writer's thread; at the default of 5 ms each would wait for a busy loop.
     sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS))
@@ -158,7 +165,7 @@ def assemble(
         options |= {"remote": reach.remote(clock), "remote_attempt_limit": reach.attempt_limit}
         options |= {"newest_version": reach.newest_version}
     node = LocalNode(
-        Registry((service.info for service in services.values()), usual),
+        Registry((each.info for each in services.values()), usual, (each.info for each in builtin.values())),
         storages,
         InProcess(serve(handlers, host)),
         clock=clock,
@@ -172,6 +179,7 @@ def assemble(
         from perdure.telemetry.tracing import Tracing
 
         node.trace(Tracing(tracer_provider, node.metrics.spans, perdure.__version__))
+    node.handlers = handlers
     if node.remote is not None:
         node.remote.congested = lambda: node.congested
     if lag_threshold is not None:

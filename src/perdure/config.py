@@ -67,6 +67,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The names, with commas between them, by which browsers and proxies may call the admin port beside its own."""
     audit_log: str | None = None
     """The file to which a line is added for each change through the admin port, and each request that is refused."""
+    public_url: str | None = None
+    """The address at which people reach the ingress, for links to approvals. Default: where it listens. Links are
+    signed with a secret made of `identity_key`, so servers that share it accept each other's."""
     drain_seconds: float = 5.0
     """How long open requests may take to end when the server stops."""
     stop_grace_seconds: float = 10.0
@@ -120,6 +123,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if (self.tls_certificate is None) != (self.tls_key is None):
             missing = "tls_key" if self.tls_key is None else "tls_certificate"
             raise Invalid(f"{missing} is missing: TLS needs tls_certificate and tls_key")
+        if self.public_url is not None and not self.public_url.startswith(("http://", "https://")):
+            raise Invalid(f"public_url {self.public_url!r} has to begin with http:// or https://")
         if not 5 <= self.protocol_version <= 7:
             raise Invalid(f"protocol_version must be from 5 to 7, not {self.protocol_version}")
         limits = ("attempt_limit", "remote_attempt_limit", "request_size_limit", "message_size_limit")

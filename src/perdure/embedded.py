@@ -17,8 +17,14 @@ from perdure.model.entries import Failure, Signal, Value
 from perdure.model.ids import InvocationId, format_invocation_id, parse_invocation_id
 from perdure.model.services import HandlerKind, ServiceKind
 from perdure.model.streams import Cursor, EndEvent, RegeneratedEvent
+from perdure.protocol.approvals import Answer as ApprovalAnswer
+from perdure.protocol.approvals import Approval, shown
+from perdure.protocol.sessions import SESSIONS
+from perdure.runtime import approvals
+from perdure.runtime.builtin import call_builtin
 from perdure.runtime.node import Node
 from perdure.runtime.streams import Batch
+from perdure.sdk import inbox
 from perdure.sdk import operations as op
 from perdure.sdk.app import App
 from perdure.sdk.caller import Caller, in_seconds
@@ -273,6 +279,29 @@ async def _change_state(node: Node, change: op.ChangeState) -> None:
     await node.change_state(change.service, change.key, change.changes, change.replace)
 
 
+async def _list_approvals(node: Node, wanted: inbox.ListApprovals) -> list[inbox.ApprovalDescription]:
+    found = await approvals.list_approvals(node, approvals.Wanted(*msgspec.structs.astuple(wanted)))
+    return [_described_approval(each) for each in found]
+
+
+async def _get_approval(node: Node, wanted: inbox.GetApproval) -> inbox.ApprovalDescription:
+    return _described_approval(await approvals.find(node, wanted.id))
+
+
+async def _answer_approval(node: Node, said: inbox.AnswerApproval) -> inbox.ApprovalDescription:
+    value = msgspec.json.decode(said.value) if said.value else msgspec.UNSET
+    answer = ApprovalAnswer(approved=said.approved, value=value, comment=said.comment, by=said.by)
+    return _described_approval(await approvals.answer(node, said.id, answer, said.token))
+
+
+async def _ask_session(node: Node, ask: inbox.AskSession) -> bytes:
+    return await call_builtin(node, SESSIONS, ask.verb, ask.id, ask.body, ask.token)
+
+
+def _described_approval(approval: Approval) -> inbox.ApprovalDescription:
+    return msgspec.convert(shown(approval), inbox.ApprovalDescription)
+
+
 def _check_object(node: Node, name: str) -> None:
     service = node.registry.service(name)
     if service is None:
@@ -303,6 +332,10 @@ _CARRY_OUT: Final[dict[type[Any], Callable[[Node, Any], Awaitable[Any]]]] = {
     op.Describe: _describe,
     op.ReadState: _read_state,
     op.ChangeState: _change_state,
+    inbox.ListApprovals: _list_approvals,
+    inbox.GetApproval: _get_approval,
+    inbox.AnswerApproval: _answer_approval,
+    inbox.AskSession: _ask_session,
 }
 
 

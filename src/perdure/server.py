@@ -22,6 +22,7 @@ from perdure.core.tables import API_KEY
 from perdure.embedded import open_data_dir
 from perdure.errors import Invalid, PerdureError, Unavailable
 from perdure.model.deployments import AsgiEndpoint, Deployment, Revision
+from perdure.protocol.approvals import Links
 from perdure.runtime.clock import wall_clock_ms
 from perdure.runtime.deployments import discover
 from perdure.runtime.identity import Identity
@@ -58,6 +59,8 @@ class Server:
         self._config = config
         self._apps = apps
         self._asgi_apps = dict(asgi_apps or {})
+        self._identity = Identity(config.identity_path)
+        self._links = Links(lambda: self._identity.secret("approvals"), self._public_url)
         self._node: LocalNode | None = None
         self.failure: BaseException | None = None
         """Why it had to stop by itself, if it had to."""
@@ -88,6 +91,7 @@ class Server:
                 reach=self._reach(),
                 usual=config.usual,
                 tracer_provider=self._tracer_provider,
+                links=self._links,
             )
             node.keyring = keyring
         except BaseException:
@@ -118,12 +122,15 @@ class Server:
         config = self._config
         return Reach(
             self._asgi_apps,
-            Identity(config.identity_path),
+            self._identity,
             config.remote_attempt_limit,
             config.message_size_limit,
             config.protocol_version,
             config.connect_timeout_seconds,
         )
+
+    def _public_url(self) -> str | None:
+        return self._config.public_url or (None if self.ingress is None else self.ingress.url)
 
     async def _serve_asgi_apps(self, node: LocalNode) -> None:
         """Ask the SDKs' applications what they serve; it is not stored, for it goes with the process."""
@@ -158,6 +165,7 @@ class Server:
             concurrency_limit=config.concurrency_limit,
             metrics=node.metrics,
             renderings={"vercel": UIMessageStream, "ag-ui": AgUiEvents},
+            links=self._links,
             guard=Guard("ingress", keyring, node.clock, self._audit),
         )
         self.ingress = Listener(ingress, config.host, config.ingress_port, tls, config.http2_stream_limit)

@@ -39,6 +39,7 @@ def test_what_is_given_comes_first() -> None:
         ({"ingress_port": 9070}, {}, "must differ"),
         ({"partitions": 0}, {}, "partitions must be at least 1"),
         ({"drain_seconds": -1}, {}, "drain_seconds must not be negative"),
+        ({"public_url": "ops.example"}, {}, "public_url .* has to begin with http"),
         ({"lag_threshold_seconds": 0}, {}, "lag_threshold_seconds"),
         ({"stream_reader_limit": 0}, {}, "stream_reader_limit"),
         ({"stream_memory_limit": 0}, {}, "stream_memory_limit"),

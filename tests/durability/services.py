@@ -65,4 +65,25 @@ def expected(n: int) -> int:
     return sum((n + i) ** 2 for i in range(3)) + n**3 + n * n
 
 
-app = App(load, counter)
+# ---- a person decides
+
+
+desk = Service("Desk", inactivity_timeout=0.05)
+
+
+def _undo(what: str) -> None:
+    _record(f"undo-{what}")
+
+
+@desk.handler()
+async def refund(ctx: Context, amount: int) -> str:
+    """Reserves, asks, and gives back what it reserved if the answer is no."""
+    async with ctx.saga() as saga:
+        for what in ("stock", "money"):
+            saga.compensate(_undo, what)
+            await ctx.run(what, _record, what)
+        decision = await ctx.approval("Refund?", int, context={"amount": amount}, timeout=timedelta(days=9))
+        return f"{decision.value} by {decision.by}"
+
+
+app = App(load, counter, desk)

@@ -102,11 +102,17 @@ def accept(server: Server, n: int, stop: float) -> str:
 
 
 def result(server: Server, invocation: str, stop: float) -> int:
+    status, body = result_of(server, invocation, stop)
+    assert status == 200, f"{invocation}: {status} {body!r}"
+    return int(body)
+
+
+def result_of(server: Server, invocation: str, stop: float) -> tuple[int, bytes]:
+    """Status and body of the result, however often the server has to be asked."""
     while time.monotonic() < stop:
         status, body = server.get(server.ingress, f"/restate/invocation/{invocation}/attach")
-        if status == 200:
-            return int(body)
-        assert status in (0, 503), f"{invocation}: {status} {body!r}"
+        if status not in (0, 503):
+            return status, body
         time.sleep(0.05)
     raise AssertionError(f"{invocation} has no result: it is lost or stuck")
 

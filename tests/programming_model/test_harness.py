@@ -260,3 +260,19 @@ def test_the_fixture_needs_no_other_plugin(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
     assert "2 passed" in done.stdout, done.stdout + done.stderr
+
+
+async def test_suspend_does_suspend_whoever_waits() -> None:
+    service = Service("Waits")
+
+    @service.handler()
+    async def wait(ctx: Context) -> int:
+        await ctx.signal("go")
+        return ctx.attempt
+
+    async with TestEngine(App(service), suspend=True) as engine:
+        handle = await engine.send(wait)
+        await engine.settle()
+        assert (await handle.describe()).status == "suspended"
+        await handle.signal("go")
+        assert await handle.attach() == 2

@@ -9,8 +9,10 @@ from perdure import (
     Awakeable,
     Client,
     Context,
+    Decision,
     Engine,
     ObjectContext,
+    Saga,
     Service,
     SharedContext,
     Stream,
@@ -25,6 +27,10 @@ from perdure import (
 service = Service("S")
 counter = VirtualObject("C")
 signup = Workflow("W")
+
+
+class Refund:
+    amount: int
 
 
 async def fetch(url: str) -> bytes:
@@ -95,6 +101,18 @@ async def more(ctx: Context, id: str) -> None:
     assert_type(await (await ctx.send("C/add", 1, key="k")).attach(), Any)
 
 
+@service.handler()
+async def human(ctx: Context) -> None:
+    decision = await ctx.approval("Refund?", Refund, timeout=5)
+    assert_type(decision, Decision[Refund])
+    assert_type(decision.value.amount, int)
+    assert_type(decision.approved, bool)
+    assert_type(await ctx.approval("Which?", {"type": "string"}), Decision[Any])
+    assert_type(await ctx.approval("Sure?"), Decision[Any])
+    async with ctx.saga() as saga:
+        assert_type(saga, Saga)
+
+
 @signup.handler()
 def plain(ctx: SyncWorkflowContext, id: str) -> None:
     assert_type(ctx.promise("clicked", str).value(), str)
@@ -107,3 +125,4 @@ def plain(ctx: SyncWorkflowContext, id: str) -> None:
     assert_type(ctx.call(add, 1, key="k"), int)
     assert_type(ctx.call("C/add", 1, key="k"), Any)
     assert_type(ctx.stream("answer"), Stream)
+    assert_type(ctx.approval("Refund?", Refund), Decision[Refund])

@@ -47,6 +47,12 @@ ADMIN_ROUTES: dict[tuple[str, str], Role | None] = {
     ("DELETE", "/keys/{id}"): Role.ADMIN,
     ("GET", "/cluster-health"): Role.READ,
     ("GET", "/metrics"): Role.READ,
+    ("GET", "/approvals"): Role.READ,
+    ("GET", "/approvals/{id}"): Role.READ,
+    ("POST", "/approvals/{id}/approve"): Role.OPERATOR,
+    ("POST", "/approvals/{id}/reject"): Role.OPERATOR,
+    ("GET", "/sessions/{id}/items"): Role.READ,
+    ("POST", "/sessions/{id}/{verb}"): Role.OPERATOR,
     ("GET", "/openapi"): Role.READ,
     ("GET", "/services/{service}/openapi"): Role.READ,
     ("PUT", "/limits/rules"): Role.ADMIN,
@@ -86,6 +92,7 @@ VALUES |= {
     "{cluster_name}": "c",
     "{*serde}": "s",
     "{*path}": "",
+    "{verb}": "pop",
 }
 INGRESS_ROUTES: list[tuple[str, str]] = [
     ("POST", "/Greeter/greet"),

@@ -6,7 +6,17 @@ from typing import Annotated
 import typer
 
 import perdure
-from perdure.cli import awakeables, configuration, deployments, identity, invocations, keys, services, state
+from perdure.cli import (
+    approvals,
+    awakeables,
+    configuration,
+    deployments,
+    identity,
+    invocations,
+    keys,
+    services,
+    state,
+)
 from perdure.cli.access import read_access, use
 from perdure.cli.asking import MISUSED, REFUSED, tell, wants_json
 from perdure.cli.call import call
@@ -70,6 +80,7 @@ app.add_typer(invocations.app)
 app.add_typer(awakeables.app)
 app.add_typer(services.app)
 app.add_typer(state.app)
+app.add_typer(approvals.app)
 app.add_typer(deployments.app)
 app.add_typer(identity.app)
 app.add_typer(configuration.app)

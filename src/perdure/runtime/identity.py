@@ -4,6 +4,7 @@ The key is a file (PEM, PKCS#8, Ed25519), made when it is first needed. A token 
 one is used again for a while: signing costs more than all else about a request.
 """
 
+import hmac
 import os
 import tempfile
 from collections.abc import Mapping
@@ -32,6 +33,10 @@ class Identity:
     def public_key(self) -> str:
         """What endpoints have to know: `publickeyv1_...`. Raises `Invalid` for a file that is no key."""
         return identity.public_key_text(identity.public_key_of(self._private_key()))
+
+    def secret(self, purpose: str) -> bytes:
+        """A secret of 32 bytes for another purpose; the same wherever the key is the same."""
+        return hmac.digest(self._private_key(), f"perdure {purpose}".encode(), "sha256")
 
     def sign(self, path: str, key: str | None, now_ms: int) -> Mapping[str, str]:
         """The headers of a request for `path`; `key` is the object's or workflow's."""

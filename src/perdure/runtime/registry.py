@@ -26,10 +26,18 @@ class Route(NamedTuple):
 class Registry:
     """The services this node can have run."""
 
-    def __init__(self, services: Iterable[ServiceInfo] = (), usual: Usual | None = None) -> None:
+    def __init__(
+        self,
+        services: Iterable[ServiceInfo] = (),
+        usual: Usual | None = None,
+        builtin: Iterable[ServiceInfo] = (),
+    ) -> None:
+        """`builtin` are services like others, except that nobody is told of them."""
         self.usual = usual or Usual()
         """What holds for handlers that do not say otherwise, from when they are registered."""
-        self._local: dict[str, ServiceInfo] = {each.name: self.usual.filled_in(each) for each in services}
+        hidden = {service.name: service for service in builtin}
+        self._local: dict[str, ServiceInfo] = hidden | {each.name: self.usual.filled_in(each) for each in services}
+        self._hidden = {name for name, service in hidden.items() if self._local[name] is service}
         self._deployments: dict[str, Deployment] = {}
         self._latest: dict[str, tuple[Deployment, Revision]] = {}
         self._services: dict[str, ServiceInfo] = dict(self._local)
@@ -71,7 +79,7 @@ class Registry:
         """What this process serves."""
         apps = [each for each in self._deployments.values() if not each.stored]
         elsewhere = [revision.info for each in apps for revision in each.revisions.values()]
-        return [*self._local.values(), *elsewhere]
+        return [*(info for name, info in self._local.items() if name not in self._hidden), *elsewhere]
 
     def whereabouts(self, service: str) -> tuple[str, int]:
         """The id of the deployment that new invocations of a service go to, and the service's revision there."""
@@ -83,7 +91,8 @@ class Registry:
     # Services
 
     def services(self) -> list[ServiceInfo]:
-        return list(self._services.values())
+        """All but the built-in ones."""
+        return [info for name, info in self._services.items() if name not in self._hidden]
 
     def service(self, name: str) -> ServiceInfo | None:
         return self._services.get(name)
@@ -97,11 +106,14 @@ class Registry:
         """The target of a call; raises `NotFound` if there is no such service or handler."""
         known = self._services.get(service)
         if known is None:
-            raise NotFound(f"service {service!r} not found; registered: {', '.join(self._services) or 'none'}")
+            raise NotFound(f"service {service!r} not found; registered: {self._names() or 'none'}")
         info = known.handlers.get(handler)
         if info is None:
             raise NotFound(f"service {service!r} has no handler {handler!r}; it has: {', '.join(known.handlers)}")
         return Target(service, handler, info.kind, key)
+
+    def _names(self) -> str:
+        return ", ".join(info.name for info in self.services())
 
     def route(self, target: Target, pinned: str | None) -> Route | None:
         """Where an invocation runs: where it is pinned to, else at its service's latest; None: nowhere now."""

@@ -14,6 +14,7 @@ from perdure.errors import Invalid
 from perdure.model.entries import Failure, Value
 from perdure.model.services import HandlerKind
 from perdure.sdk import operations as op
+from perdure.sdk.inbox import Approvals
 from perdure.sdk.operations import Operation
 from perdure.sdk.reading import Events, ReadStream, StreamReader
 from perdure.sdk.serde import Serde, serde_for
@@ -322,6 +323,10 @@ class Caller:
     def state(self, service: VirtualObject | Workflow | str, key: str) -> "ClientState":
         """The state of an object or a workflow. Not a coroutine."""
         return ClientState(self, _object_name(service), key)
+
+    def approvals(self) -> Approvals:
+        """What waits for a person: to be listed and answered. Not a coroutine."""
+        return Approvals(self)
 
 
 class ClientInvocation(Generic[T]):

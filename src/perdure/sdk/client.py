@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
@@ -23,6 +23,7 @@ from perdure.sdk.caller import (
     SubmitOptions,
     in_seconds,
 )
+from perdure.sdk.inbox import ApprovalDescription, Approvals
 from perdure.sdk.operations import HttpReply, HttpRequest, Operation, Retries
 from perdure.sdk.reading import Events, ReadStream, StreamFeed, SyncStreamReader, Told
 from perdure.sdk.service import Duration, VirtualObject, Workflow
@@ -30,7 +31,7 @@ from perdure.sdk.service import Duration, VirtualObject, Workflow
 if TYPE_CHECKING:
     import pyqwest
 
-__all__ = ["Client", "SyncClient", "SyncClientInvocation", "SyncClientState", "SyncClientWorkflow"]
+__all__ = ["Client", "SyncApprovals", "SyncClient", "SyncClientInvocation", "SyncClientState", "SyncClientWorkflow"]
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -345,6 +346,10 @@ class SyncClient:
         """The state of an object or a workflow."""
         return SyncClientState(self._inner.state(service, key))
 
+    def approvals(self) -> "SyncApprovals":
+        """What waits for a person: to be listed and answered."""
+        return SyncApprovals(self._inner.approvals())
+
 
 class SyncClientInvocation(Generic[T]):
     """`ClientInvocation`, blocking."""
@@ -416,6 +421,29 @@ class SyncClientWorkflow:
     def output(self) -> Any:
         """The result of its main if there is one; raises `NotReady` while there is none."""
         return _now(self._inner.output())
+
+
+class SyncApprovals:
+    """`Approvals`, blocking."""
+
+    def __init__(self, inner: Approvals) -> None:
+        self._inner = inner
+
+    def list(self, **wanted: Any) -> Sequence[ApprovalDescription]:
+        """The newest first; `status`, `service`, `handler`, `to`, `tag` and `limit` as of `Approvals.list`."""
+        return _now(self._inner.list(**wanted))
+
+    def get(self, id: str) -> ApprovalDescription:
+        """One of them. Raises `NotFound`."""
+        return _now(self._inner.get(id))
+
+    def approve(self, id: str, *value: Any, comment: str | None = None, by: str | None = None) -> ApprovalDescription:
+        """Say yes, maybe with a value; raises as `Approvals.approve`."""
+        return _now(self._inner.approve(id, *value, comment=comment, by=by))
+
+    def reject(self, id: str, *, comment: str | None = None, by: str | None = None) -> ApprovalDescription:
+        """Say no; raises as `Approvals.reject`."""
+        return _now(self._inner.reject(id, comment=comment, by=by))
 
 
 class SyncClientState:

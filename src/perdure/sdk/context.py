@@ -9,7 +9,7 @@ import asyncio
 import contextvars
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, get_args, get_origin, get_type_hints, overload
@@ -18,7 +18,9 @@ from perdure.errors import Invalid, NotReady, TerminalError
 from perdure.model import entries as e
 from perdure.model.ids import CANCEL_SIGNAL, awakeable_id, parse_awakeable_id
 from perdure.model.services import HandlerKind, RetryPolicy
+from perdure.sdk.approvals import ApprovalOptions, Decision, Escalation, Notify, ask
 from perdure.sdk.driver import HandlerRun
+from perdure.sdk.saga import Saga
 from perdure.sdk.serde import Serde, serde_for
 from perdure.sdk.service import resolve_handler
 from perdure.sdk.steps import in_step
@@ -450,6 +452,51 @@ class Context:
     def stream(self, name: str) -> Stream:
         """The invocation's stream of that name, to be written to and read along. Not a coroutine."""
         return Stream(self._run, name)
+
+    @overload
+    async def approval(
+        self,
+        title: str,
+        schema: type[T],
+        *,
+        context: Any = None,
+        timeout: Seconds | None = None,
+        escalate: Escalation | Sequence[Escalation] = (),
+        notify: Notify | None = None,
+        to: Sequence[str] = (),
+        tags: Sequence[str] = (),
+    ) -> Decision[T]: ...
+    @overload
+    async def approval(
+        self,
+        title: str,
+        schema: Any = None,
+        *,
+        context: Any = None,
+        timeout: Seconds | None = None,
+        escalate: Escalation | Sequence[Escalation] = (),
+        notify: Notify | None = None,
+        to: Sequence[str] = (),
+        tags: Sequence[str] = (),
+    ) -> Decision[Any]: ...
+    async def approval(self, title: str, schema: Any = None, **options: Any) -> Decision[Any]:
+        """Have a person decide, and wait for it: days cost nothing. The first answer counts.
+
+        `schema` is the type of what is approved (a model, a dataclass, ...) or a JSON schema; answers that do not suit
+        it are refused. None: a yes or no. `context` (JSON) is what a person has to see. `notify(request)` is a step
+        that tells them, with links to answer by; `to` and `tags` are for whoever lists approvals. If nobody answers,
+        `escalate` says who is told when. After `timeout` (seconds or timedelta) it raises `ApprovalTimeout`, which is a
+        `TimeoutError` and a `TerminalError`; a failed `notify` raises its `TerminalError`. A rejection is no exception:
+        the decision is false, and its `value` raises.
+        """
+        return await ask(self, title, ApprovalOptions(schema=schema, **options))
+
+    def saga(self, *, parallel: bool = False) -> Saga:
+        """`async with ctx.saga() as saga`: if the block ends with a failure for good, what was done is undone.
+
+        See `perdure.Saga`. With `parallel` the compensations run side by side. Not a coroutine.
+        """
+        return Saga(self, parallel=parallel)
 
 
 class SharedContext(Context):

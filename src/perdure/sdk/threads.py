@@ -11,12 +11,14 @@ import queue
 import random
 import threading
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
 from perdure.errors import AttemptGone, TerminalError
 from perdure.model.services import RetryPolicy
+from perdure.sdk.approvals import Decision, Escalation, Notify
 from perdure.sdk.context import (
     _CURRENT,
     Awakeable,
@@ -29,6 +31,7 @@ from perdure.sdk.context import (
     WorkflowContext,
 )
 from perdure.sdk.driver import HandlerRun
+from perdure.sdk.saga import Saga
 from perdure.sdk.serde import Serde
 from perdure.sdk.streams import Stream
 
@@ -38,6 +41,7 @@ __all__ = [
     "SyncInvocationHandle",
     "SyncObjectContext",
     "SyncPromise",
+    "SyncSaga",
     "SyncSharedContext",
     "SyncWorkflowContext",
     "run_in_thread",
@@ -375,6 +379,78 @@ class SyncContext:
     def stream(self, name: str) -> Stream:
         """The invocation's stream of that name, to be written to and read along."""
         return Stream(self._bridge.run, name, self._bridge)
+
+    @overload
+    def approval(
+        self,
+        title: str,
+        schema: type[T],
+        *,
+        context: Any = None,
+        timeout: Seconds | None = None,
+        escalate: Escalation | Sequence[Escalation] = (),
+        notify: Notify | None = None,
+        to: Sequence[str] = (),
+        tags: Sequence[str] = (),
+    ) -> Decision[T]: ...
+    @overload
+    def approval(
+        self,
+        title: str,
+        schema: Any = None,
+        *,
+        context: Any = None,
+        timeout: Seconds | None = None,
+        escalate: Escalation | Sequence[Escalation] = (),
+        notify: Notify | None = None,
+        to: Sequence[str] = (),
+        tags: Sequence[str] = (),
+    ) -> Decision[Any]: ...
+    def approval(self, title: str, schema: Any = None, **options: Any) -> Decision[Any]:
+        return cast("Decision[Any]", self._bridge.ask(lambda: self._context.approval(title, schema, **options)))
+
+    def saga(self, *, parallel: bool = False) -> "SyncSaga":
+        """`with ctx.saga() as saga`: as `Context.saga`."""
+        return SyncSaga(self._bridge, self._context.saga(parallel=parallel))
+
+
+class SyncSaga:
+    """`Saga`, for `with`."""
+
+    def __init__(self, bridge: _Bridge, saga: Saga) -> None:
+        self._bridge = bridge
+        self._saga = saga
+
+    def compensate(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        name: str | None = None,
+        retry: RetryPolicy | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._saga.compensate(fn, *args, name=name, retry=retry, **kwargs)
+
+    def compensate_call(
+        self,
+        handler: Callable[..., Any] | str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._saga.compensate_call(handler, arg, key=key, headers=headers)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None and not isinstance(error, AttemptGone):
+            self._bridge.ask(lambda: self._saga.__aexit__(kind, error, traceback))
 
 
 class SyncSharedContext(SyncContext):

@@ -3,6 +3,7 @@ is perdure's own.
 
 A line begins with a type, and names the columns of it that follow; `!` says that there are no nulls. The tables of
 `ALWAYS_EMPTY` are about things that perdure does not have; they are there so that queries which name them run.
+`sys_approval` is perdure's own.
 """
 
 from typing import Final
@@ -135,6 +136,13 @@ _COLUMNS: Final[dict[str, str]] = {
         text: value_utf8
         bytes: value
         u64: value_length
+    """,
+    "sys_approval": """
+        text: id status title invocation_id target_service_name target_service_key target_handler_name context_json
+            schema_json value_json comment answered_by
+        texts: assignees tags
+        u32: escalations
+        time: created_at expires_at closed_at
     """,
     "sys_service": """
         text: name

@@ -30,6 +30,7 @@ from perdure.model.ids import InvocationId, format_invocation_id, parse_invocati
 from perdure.model.invocation import AttemptFailure, Completed, Invocation, Paused, Target
 from perdure.model.services import HandlerKind
 from perdure.model.streams import Cursor
+from perdure.protocol.approvals import Links
 from perdure.runtime.clock import VirtualClock
 from perdure.runtime.node import Node
 from perdure.runtime.streams import Reader
@@ -248,13 +249,10 @@ class TestEngine(Caller):
             entropy=self._chance.getrandbits,
             failed=self._partition_failed,
             tracer_provider=self._tracer_provider,
+            links=Links(lambda: b"a key for tests", lambda: "http://localhost:8080"),
         )
-        services = [service for app in self._apps for service in app.services.values()]
-        handlers = {
-            (service.name, handler.name): handler for service in services for handler in service.handlers.values()
-        }
         life.node.invoker._transport = ScriptedTransport(
-            self._script, handlers, life.node.host, lambda: self._die_soon(life)
+            self._script, life.node.handlers, life.node.host, lambda: self._die_soon(life)
         )
         if self._suspend:
             _suspend_at_once(life.node)
@@ -554,6 +552,10 @@ class _Call:
             self._waits_for(life, _workflow_id(node, operation))
         try:
             return await _CARRY_OUT[operation.__class__](node, operation)
+        except Unavailable:
+            if not life.dying:
+                raise
+            raise _Crashed from None  # between two things that the operation asks for
         except NotFound:
             told = None if self.id is None else self._engine._results.get(self.id)
             if told is None:

@@ -16,6 +16,7 @@ import msgspec
 from perdure.errors import Forbidden, RequestError
 from perdure.model.keys import Role
 from perdure.runtime.deployments import DeploymentError, Deployments
+from perdure.web.approvals import ApprovalRoutes
 from perdure.web.compression import compressed
 from perdure.web.deployments import DeploymentRoutes
 from perdure.web.features import FEATURES, FeatureRoutes
@@ -47,6 +48,7 @@ from perdure.web.operations import Operation
 from perdure.web.security import Guard, Sources
 from perdure.web.serdes import SerdeRoutes
 from perdure.web.services import ServiceRoutes
+from perdure.web.sessions import SessionRoutes
 from perdure.web.sql import QueryRoutes
 from perdure.web.state import StateRoutes
 from perdure.web.ui import UiRoutes
@@ -127,6 +129,8 @@ class Admin:
         DeploymentRoutes(deployments, limit).add_to(router)
         ServiceRoutes(deployments, node.registry, limit, self._ingress_endpoint).add_to(router)
         StateRoutes(node, limit).add_to(router)
+        ApprovalRoutes(node, limit).add_to(router)
+        SessionRoutes(node, limit).add_to(router)
         if self._queries is not None:
             QueryRoutes(self._queries, limit).add_to(router)
         MetricsRoute(node, self._version, self._queries).add_to(router)

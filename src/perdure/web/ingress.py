@@ -9,6 +9,7 @@ The paths, statuses, headers and bodies are those of restate-server 1.7, so its 
   {stream}`, and `POST /restate/stream/{service}[/{key}]/{handler}?stream={name}`, which starts what it reads;
 * `POST /restate/awakeables/{id}/reject?code=409` chooses the failure's code;
 * API keys (docs/security.md): where they are needed, all but `/restate/health` is 401 or 403 without the right one.
+* `/restate/approvals/{id}?token=...` is the page behind a signed link to an approval (`web.approval_page`).
 
 Errors have one of two sources. `ingress`: the request could not be served, and the status is HTTP's own.
 `invocation`: the invocation ended with a failure, and the status is the code that its author chose.
@@ -28,8 +29,10 @@ from perdure.model.invocation import Target
 from perdure.model.keys import Role
 from perdure.model.services import HandlerInfo, HandlerKind, ServiceInfo, ServiceKind
 from perdure.model.streams import check_stream_name
+from perdure.protocol.approvals import Links
 from perdure.runtime.keys import shows_key
 from perdure.telemetry.metrics import Metrics
+from perdure.web.approval_page import ApprovalPages
 from perdure.web.durations import parse_duration_ms
 from perdure.web.http import (
     TEXT,
@@ -62,6 +65,7 @@ __all__ = ["REQUEST_SIZE_LIMIT", "Ingress"]
 
 REQUEST_SIZE_LIMIT: Final = 32 * 1024 * 1024
 HEALTH: Final = "/restate/health"
+APPROVALS: Final = "/restate/approvals/"  # a page for people; the token in its address says who may
 
 _CREDENTIALS: Final = (b"access-control-allow-credentials", b"true")
 _VARY: Final = (b"vary", b"origin, access-control-request-method, access-control-request-headers")
@@ -100,6 +104,7 @@ class Ingress:
         guard: Guard | None = None,
         metrics: Metrics | None = None,
         renderings: Renderings | None = None,
+        links: Links | None = None,
     ) -> None:
         self._node = node
         self._guard = guard
@@ -108,6 +113,7 @@ class Ingress:
         self._departures = Departures(patience)
         self._renderings = renderings or {}
         self._active = 0
+        self._approvals = None if links is None else ApprovalPages(node, links)
         self._closed = False
         metrics = metrics or Metrics()
         metrics.open_requests = lambda: self._active
@@ -169,7 +175,7 @@ class Ingress:
 
     async def _route(self, request: Request, exchange: _Exchange) -> Response:
         path = request.parse_path()
-        if self._guard is not None and path != HEALTH:
+        if self._guard is not None and path != HEALTH and not path.startswith(APPROVALS):
             self._guard.admit(request, Role.INGRESS)
         if (authorization := request.fields.get(b"authorization")) is not None and self._is_ours(authorization):
             del request.fields[b"authorization"]  # before the handler sees it, and its journal
@@ -466,6 +472,13 @@ class Ingress:
         exchange.on_accepted(id)
         return await read_stream(self._node, request, id, name, self._renderings, self._departures, created=True)
 
+    # ---- approvals
+
+    async def _approval(self, request: Request, exchange: _Exchange, tail: list[str]) -> Response:
+        if self._approvals is None or len(tail) != 1:
+            raise Invalid("bad path: /restate/approvals/{id}")
+        return await self._approvals.serve(request, percent_decoded(tail[0]))
+
 
 _RESERVED: Final[dict[str, Callable[[Ingress, Request, _Exchange, list[str]], Awaitable[Response]]]] = {
     "workflow": Ingress._workflow,
@@ -477,6 +490,7 @@ _RESERVED: Final[dict[str, Callable[[Ingress, Request, _Exchange, list[str]], Aw
     "a": Ingress._awakeable,
     "signals": Ingress._signal,
     "streams": Ingress._stream,
+    "approvals": Ingress._approval,
 }
 
 

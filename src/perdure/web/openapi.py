@@ -105,8 +105,6 @@ def _operation(route: Route, operation: Operation, schema_of: Mapping[int, Any])
     if route.role is not None:
         enough = f"one with the role {route.role.value}, or one that may do more"
         found["description"] = f"Where keys are asked for: {enough}."
-            f"Where keys are asked for, one with the role {route.role.value}, or one that may do more."
-        )
         found["security"] = [{"ApiKey": []}, {}]
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
