@@ -11,10 +11,12 @@ What no journal can hold (sockets, pipes, subprocesses, signals) raises `NonDura
 """
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import logging
 import sys
+import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, NoReturn, TypeVar, TypeVarTuple, Unpack
@@ -87,11 +89,12 @@ class HandlerTask(asyncio.Task[Any]):
     cancelling it, the code sees in that order. By default it would be the order of their addresses in memory.
     """
 
-    __slots__ = ("_hash",)
+    __slots__ = ("_hash", "runs_in")
 
-    def __init__(self, coro: Any, hash: int, **options: Any) -> None:
+    def __init__(self, coro: Any, hash: int, context: contextvars.Context | None, **options: Any) -> None:
         self._hash = hash
-        super().__init__(coro, **options)
+        self.runs_in = contextvars.copy_context() if context is None else context  # asyncio tells it from 3.12 on
+        super().__init__(coro, context=self.runs_in, **options)
 
     def __hash__(self) -> int:
         return self._hash
@@ -110,6 +113,9 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         self.timers: list[Timer] = []
         self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order of their making, which replays
         self._prune_at = 64
+        self._generators: weakref.WeakKeyDictionary[AsyncGenerator[Any, Any], contextvars.Context] = (
+            weakref.WeakKeyDictionary()
+        )
         self._closed = False
         self._pumping = False
         self._task_factory: Any = None
@@ -122,7 +128,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         outer = asyncio._get_running_loop()
         hooks = sys.get_asyncgen_hooks()
         asyncio._set_running_loop(self)
-        sys.set_asyncgen_hooks(None, self._drop_generator)  # the real loop must not finish what is ours
+        sys.set_asyncgen_hooks(self._keep_generator, self._drop_generator)  # the real loop must not finish what is ours
         self._pumping = True
         try:
             while ready:
@@ -144,6 +150,11 @@ class HandlerLoop(asyncio.AbstractEventLoop):
             self._pumping = False
             sys.set_asyncgen_hooks(*hooks)
             asyncio._set_running_loop(outer)
+
+    def _keep_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        task = asyncio.current_task(self)
+        if isinstance(task, HandlerTask):
+            self._generators[generator] = task.runs_in
 
     def _drop_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
         """An async generator was left unfinished: finish it here, unless the whole attempt was dropped."""
@@ -173,11 +184,11 @@ class HandlerLoop(asyncio.AbstractEventLoop):
                     continue
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 coroutine = task.get_coro()
-                try:
-                    if coroutine is not None:
-                        coroutine.close()
-                except BaseException as error:
-                    _log.debug("a handler did not let itself be dropped: %r", error)
+                if coroutine is not None:
+                    context = task.runs_in if isinstance(task, HandlerTask) else contextvars.copy_context()
+                    context.run(_close, coroutine)  # in its own context, so that its variables can be reset
+            for generator, context in list(self._generators.items()):
+                context.run(_close_generator, generator)
             self.ready.clear()
             self._tasks.clear()
         finally:
@@ -258,7 +269,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
             task = self._task_factory(self, coro, **({} if context is None else {"context": context}), **options)
         else:
             self._hash += 0x9E3779B97F4A7C15  # spreads the tasks of all handlers over asyncio's set of all tasks
-            task = HandlerTask(coro, self._hash & 0xFFFFFFFFFFFFFFF, loop=self, name=name, context=context, **options)
+            task = HandlerTask(coro, self._hash & 0xFFFFFFFFFFFFFFF, context, loop=self, name=name, **options)
         tasks = self._tasks
         tasks[task] = None
         if len(tasks) >= self._prune_at:
@@ -328,6 +339,33 @@ class HandlerLoop(asyncio.AbstractEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if not self._closed:
             _log.error("%s", context.get("message"), exc_info=context.get("exception"))
+
+
+def _close(coroutine: Any) -> None:
+    try:
+        coroutine.close()
+    except BaseException as error:
+        _log.debug("a handler did not let itself be dropped: %r", error)
+
+
+def _close_generator(generator: Any) -> None:
+    """Run the `finally` blocks of an async generator, as far as they do not await."""
+    closing = generator.aclose()
+    try:
+        closing.send(None)
+    except StopIteration:
+        pass
+    except RuntimeError as error:
+        # One that was awaiting something is not told of the end of its consumer by Python < 3.12.4, and takes itself to
+        # be running ever after. What it holds is let go of here, where its context variables can be reset.
+        _log.debug("a generator did not let itself be dropped: %r", error)
+        if generator.ag_frame is not None:
+            with contextlib.suppress(RuntimeError):
+                generator.ag_frame.clear()
+    except BaseException as error:
+        _log.debug("a generator did not let itself be dropped: %r", error)
+    finally:
+        closing.close()
 
 
 _REFUSED = (
