@@ -3,14 +3,23 @@
 import asyncio
 from collections.abc import Callable
 from functools import partial, wraps
-from typing import Any
+from typing import Any, TypeVar
 
 from perdure import App, RetryPolicy, Service
 from perdure.testing import TestEngine
 
-__all__ = ["FAST", "run"]
+__all__ = ["FAST", "closed_by_run", "run"]
 
 FAST = RetryPolicy(initial_interval=0.01, max_attempts=5)
+_OPEN: list[Any] = []
+
+C = TypeVar("C")
+
+
+def closed_by_run(client: C) -> C:
+    """An async client, to be closed on the loop that it was used on: at the end of the next `run`."""
+    _OPEN.append(client)
+    return client
 
 
 def run(
@@ -38,5 +47,7 @@ def run(
             finally:
                 if steps is not None:
                     steps.extend(step.name for step in engine.steps)
+                while _OPEN:
+                    await _OPEN.pop().close()
 
     return asyncio.run(main())

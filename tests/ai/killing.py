@@ -25,7 +25,9 @@ def effect(name: str) -> None:
 
 
 def arm() -> None:
-    """Be ready to be killed."""
+    """Be ready to be killed. Nothing happens where the module is imported by a test."""
+    if "PERDURE_TEST_KILL_AT" not in os.environ:
+        return
     order = pathlib.Path(os.environ["PERDURE_TEST_KILL_AT"])
     commit = SqliteStorage.commit
 

@@ -8,7 +8,7 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from tests.durability.test_kill import free_ports
@@ -110,21 +110,23 @@ def climb(
     provider: Provider,
     environment: Mapping[str, str],
     *,
+    answer: Any,
     positions: int,
-    check: Callable[[Any], None] = lambda answer: None,
+    at_once: int = 2,
 ) -> None:
     """Kill the server at position 2, 3, ... of the journal of a new invocation, until one runs through without a kill.
 
-    An undisturbed invocation comes first and says what is right: the answer (`check` looks at it), the number of model
-    requests, the tools' effects. After each kill the answer must be the same; the provider was asked as often, or once
-    more for the request that was in flight; every effect is there once by its token, and only the tools that were at
-    work in the moment of the kill have done it again. `positions` is the least number of kills there must have been.
+    An undisturbed invocation comes first and says what is right: the answer, the number of model requests, the tools'
+    effects. After each kill the answer must be the same; the provider was asked as often, or once more for the request
+    that was in flight; every effect is there once by its token, and only the tools that were at work in the moment of
+    the kill have done it again. `positions` is the least number of kills there must have been, `at_once` how many tools
+    run side by side.
     """
     server = Served(directory, app, environment)
     server.start()
     try:
         right = server.answer(handler, argument)
-        check(right)
+        assert right == answer
         asked, done = len(provider.requests), named(server.effects())
         assert asked and all(request.key for request in provider.requests), "a request without an idempotency key"
         position = 2  # at 1 nobody but the journal knows of the invocation; that is for the engine's own tests
@@ -139,6 +141,7 @@ def climb(
             assert keys.total() <= asked + 1, f"killed at {position}: {keys.total()} requests, not {asked}"
             lines = server.effects()
             assert named(list(dict.fromkeys(lines))) == done, f"killed at {position}: {lines}"
+            assert len(lines) - len(set(lines)) <= at_once, f"killed at {position}: {lines}"
             position += 1
         assert position - 2 >= positions, f"killed at {position - 2} positions only"
         assert server.starts == position - 1

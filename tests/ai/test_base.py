@@ -233,7 +233,7 @@ def test_a_blocking_call_in_an_async_handler_is_refused() -> None:
     async def handler(ctx: Context) -> Any:
         return model_call_sync("m", lambda: "never")
 
-    with pytest.raises(InvocationPaused, match="a blocking call of model m in an async handler is not durable"):
+    with pytest.raises(InvocationPaused, match=r"a blocking call \(model m\) in an async handler is not durable"):
         run(handler)
 
 

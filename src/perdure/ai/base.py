@@ -37,7 +37,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 
 from perdure.ai.provider_errors import classify
 from perdure.ai.records import ControlFlow, Record, RecordSerde, Usage
-from perdure.errors import NonDurableOperation
+from perdure.errors import NonDurableOperation, TerminalError
 from perdure.model.services import RetryPolicy
 from perdure.sdk.context import Context, current_context
 from perdure.sdk.serde import Serde, SerdeError, serde_for
@@ -47,7 +47,10 @@ __all__ = [
     "ModelSteps",
     "collect",
     "count_model_steps",
+    "durable_call",
+    "durable_call_sync",
     "durable_context",
+    "ends_invocation",
     "in_handler",
     "model_call",
     "model_call_sync",
@@ -58,6 +61,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MARK = "__perdure_in_handler__"
@@ -118,6 +122,22 @@ def count_model_steps() -> Iterator[ModelSteps]:
         _COUNTING.reset(token)
 
 
+def ends_invocation(error: E, code: int = 500) -> E:
+    """The framework's exception, which ends the invocation as a `TerminalError` would if no handler catches it.
+
+    For what would come to the same on replay: turns or retries of the model that are used up, limits. It stays the
+    exception it is, and can be caught as such; what it was caused by, in the end, is a `TerminalError` now.
+    """
+    last: BaseException = error
+    for _ in range(64):
+        if last.__cause__ is None or isinstance(last, TerminalError):
+            break
+        last = last.__cause__
+    if not isinstance(last, TerminalError):
+        last.__cause__ = TerminalError(f"{type(error).__name__}: {error}", code)
+    return error
+
+
 # -- tools that want the handler's context ---------------------------------------------------------
 
 
@@ -157,6 +177,53 @@ def _layers(function: object) -> Iterator[object]:
 # -- calls -----------------------------------------------------------------------------------------
 
 
+async def durable_call(
+    name: str,
+    call: Callable[[], Any],
+    *,
+    type: Any = None,
+    serde: Serde[Any] | None = None,
+    usage: Callable[[Any], Usage | None] | None = None,
+    provider: str = "",
+    retry: RetryPolicy | None = None,
+    control_flow: Sequence[ControlFlow[Any]] = (),
+    in_thread: bool = False,
+) -> Any:
+    """Ask a provider for something that is no model's answer (a list of files, say): in a handler a step `name`.
+
+    Everything else is as of `model_call`.
+    """
+    context = durable_context()
+    if context is None:
+        return await _as_ever(call, in_thread)
+    step = _Step(call, provider, usage, control_flow, in_thread)
+    record = _ran(context.run(name, step.function, retry=retry, serde=_record_serde(type, serde)))
+    return step.outcome(await record)
+
+
+def durable_call_sync(
+    name: str,
+    call: Callable[[], T],
+    *,
+    type: Any = None,
+    serde: Serde[Any] | None = None,
+    usage: Callable[[Any], Usage | None] | None = None,
+    provider: str = "",
+    retry: RetryPolicy | None = None,
+    control_flow: Sequence[ControlFlow[Any]] = (),
+) -> T:
+    """`durable_call` for clients that block: for plain `def` handlers. `call` runs in a worker thread.
+
+    Raises `NonDurableOperation` in an async handler.
+    """
+    context = _blocking(f"a blocking call ({name}) in an async handler")
+    if context is None:
+        return call()
+    step = _Step(call, provider, usage, control_flow, in_thread=True)
+    record = context.run(name, step.function, retry=retry, serde=_record_serde(type, serde))
+    return cast(T, step.outcome(record))
+
+
 async def model_call(
     model: str,
     call: Callable[[], Any],
@@ -180,13 +247,18 @@ async def model_call(
     Errors of the provider become `TerminalError` or are retried under `retry`, else the invocation's policy, after the
     time that the provider asks for: see `provider_errors`. Exceptions of `control_flow` are results, raised again.
     """
-    context = durable_context()
-    if context is None:
-        return await _as_ever(call, in_thread)
     _count()
-    step = _Step(call, provider, usage, control_flow, in_thread)
-    record = _ran(context.run(f"model {model}", step.function, retry=retry, serde=_record_serde(type, serde)))
-    return step.outcome(await record)
+    return await durable_call(
+        f"model {model}",
+        call,
+        type=type,
+        serde=serde,
+        usage=usage,
+        provider=provider,
+        retry=retry,
+        control_flow=control_flow,
+        in_thread=in_thread,
+    )
 
 
 def model_call_sync(
@@ -204,13 +276,17 @@ def model_call_sync(
 
     Raises `NonDurableOperation` in an async handler.
     """
-    context = _blocking(f"a blocking call of model {model} in an async handler")
-    if context is None:
-        return call()
     _count()
-    step = _Step(call, provider, usage, control_flow, in_thread=True)
-    record = context.run(f"model {model}", step.function, retry=retry, serde=_record_serde(type, serde))
-    return cast(T, step.outcome(record))
+    return durable_call_sync(
+        f"model {model}",
+        call,
+        type=type,
+        serde=serde,
+        usage=usage,
+        provider=provider,
+        retry=retry,
+        control_flow=control_flow,
+    )
 
 
 async def tool_call(
@@ -262,7 +338,7 @@ def tool_call_sync(
     """`tool_call` for plain `def` handlers; `call` runs in a worker thread. See there, and `model_call_sync`."""
     if durable_context() is None or runs_in_handler(function):
         return call()
-    context = _blocking(f"a blocking call of tool {tool} in an async handler")
+    context = _blocking(f"a blocking call (tool {tool}) in an async handler")
     assert context is not None
     step = _Step(call, "", None, control_flow, in_thread=True)
     written = _tool_serde(function, type, serde)
@@ -365,8 +441,10 @@ def _blocking(operation: str) -> SyncContext | None:
 
 
 def _count() -> None:
-    for counted in _COUNTING.get():
-        counted.total += 1
+    counting = _COUNTING.get()
+    if counting and durable_context() is not None:
+        for counted in counting:
+            counted.total += 1
 
 
 def _tool_name(tool: str, call_id: str | None) -> str:

@@ -13,7 +13,7 @@ A record is one JSON object, whatever the framework's own format, so that SQL ca
 """
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -21,7 +21,7 @@ import msgspec
 
 from perdure.sdk.serde import Serde, SerdeError, serde_for
 
-__all__ = ["ControlFlow", "Record", "RecordSerde", "Usage"]
+__all__ = ["ControlFlow", "Record", "RecordSerde", "Usage", "usage_of"]
 
 E = TypeVar("E", bound=BaseException)
 _UNTYPED = serde_for(None)
@@ -44,6 +44,31 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """Tokens of the request that were written to the provider's cache."""
     reasoning_tokens: int = 0
     """Tokens of the answer that nobody sees."""
+
+
+def usage_of(provider: str, model: str, counts: Mapping[str, Any]) -> Usage:
+    """The tokens in a provider's own `usage`, as OpenAI (chat and responses) and Anthropic write it."""
+
+    def count(*names: str) -> int:
+        for name in names:
+            outer, _, inner = name.partition(".")
+            value = counts.get(outer)
+            if inner:
+                value = value.get(inner) if isinstance(value, Mapping) else None
+            if type(value) is int:
+                return value
+        return 0
+
+    read, written = count("cache_read_input_tokens"), count("cache_creation_input_tokens")  # not in Anthropic's input
+    return Usage(
+        provider,
+        model,
+        input_tokens=count("input_tokens", "prompt_tokens") + read + written,
+        output_tokens=count("output_tokens", "completion_tokens"),
+        cached_tokens=read or count("input_tokens_details.cached_tokens", "prompt_tokens_details.cached_tokens"),
+        cache_write_tokens=written,
+        reasoning_tokens=count("output_tokens_details.reasoning_tokens", "completion_tokens_details.reasoning_tokens"),
+    )
 
 
 @dataclass(frozen=True)

@@ -89,12 +89,12 @@ class HandlerTask(asyncio.Task[Any]):
     cancelling it, the code sees in that order. By default it would be the order of their addresses in memory.
     """
 
-    __slots__ = ("_hash", "runs_in")
+    __slots__ = ("_hash", "context")
 
-    def __init__(self, coro: Any, hash: int, context: contextvars.Context | None, **options: Any) -> None:
+    def __init__(self, coro: Any, hash: int, context: contextvars.Context, **options: Any) -> None:
         self._hash = hash
-        self.runs_in = contextvars.copy_context() if context is None else context  # asyncio tells it from 3.12 on
-        super().__init__(coro, context=self.runs_in, **options)
+        self.context = context  # Python 3.11 has no `get_context()`
+        super().__init__(coro, context=context, **options)
 
     def __hash__(self) -> int:
         return self._hash
@@ -154,7 +154,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
     def _keep_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
         task = asyncio.current_task(self)
         if isinstance(task, HandlerTask):
-            self._generators[generator] = task.runs_in
+            self._generators[generator] = task.context
 
     def _drop_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
         """An async generator was left unfinished: finish it here, unless the whole attempt was dropped."""
@@ -177,22 +177,34 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         self.ready.clear()
         self.timers.clear()
         outer = asyncio._get_running_loop()
-        asyncio._set_running_loop(None)
+        asyncio._set_running_loop(self)
         try:
             for task in list(self._tasks):
                 if task.done():
                     continue
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
-                coroutine = task.get_coro()
-                if coroutine is not None:
-                    context = task.runs_in if isinstance(task, HandlerTask) else contextvars.copy_context()
-                    context.run(_close, coroutine)  # in its own context, so that its variables can be reset
+                if isinstance(task, HandlerTask):
+                    task.context.run(self._close_task, task)
+                else:
+                    self._close_task(task)
             for generator, context in list(self._generators.items()):
                 context.run(_close_generator, generator)
             self.ready.clear()
             self._tasks.clear()
         finally:
             asyncio._set_running_loop(outer)
+
+    def _close_task(self, task: "asyncio.Task[Any]") -> None:
+        """Close a task's coroutine as the task would: cancel scopes and context variables look at who leaves them."""
+        coroutine = task.get_coro()
+        asyncio._enter_task(self, task)
+        try:
+            if coroutine is not None:
+                coroutine.close()
+        except BaseException as error:
+            _log.debug("a handler did not let itself be dropped: %r", error)
+        finally:
+            asyncio._leave_task(self, task)
 
     def others(self, main: "asyncio.Task[Any] | None") -> "list[asyncio.Task[Any]]":
         """The tasks besides `main` that are not done."""
@@ -269,6 +281,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
             task = self._task_factory(self, coro, **({} if context is None else {"context": context}), **options)
         else:
             self._hash += 0x9E3779B97F4A7C15  # spreads the tasks of all handlers over asyncio's set of all tasks
+            context = contextvars.copy_context() if context is None else context
             task = HandlerTask(coro, self._hash & 0xFFFFFFFFFFFFFFF, context, loop=self, name=name, **options)
         tasks = self._tasks
         tasks[task] = None
@@ -339,13 +352,6 @@ class HandlerLoop(asyncio.AbstractEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if not self._closed:
             _log.error("%s", context.get("message"), exc_info=context.get("exception"))
-
-
-def _close(coroutine: Any) -> None:
-    try:
-        coroutine.close()
-    except BaseException as error:
-        _log.debug("a handler did not let itself be dropped: %r", error)
 
 
 def _close_generator(generator: Any) -> None:

@@ -43,7 +43,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from dataclasses import dataclass, field
 from http.client import responses as PHRASES
 from types import TracebackType
-from typing import Any, TypeAlias, cast
+from typing import Any, Self, TypeAlias, cast
 
 __all__ = [
     "ChatRequest",
@@ -686,7 +686,7 @@ class OpenAIServer:
         """Arm a fault."""
         self.app.inject(fault)
 
-    async def __aenter__(self) -> OpenAIServer:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, HOST, self.port, limit=MAX_HEAD_BYTES)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -709,7 +709,7 @@ class OpenAIServer:
         finally:
             self._connections.discard(task)
 
-    def __enter__(self) -> OpenAIServer:
+    def __enter__(self) -> Self:
         ready = threading.Event()
         failure: list[BaseException] = []
 
