@@ -113,9 +113,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         self.timers: list[Timer] = []
         self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order of their making, which replays
         self._prune_at = 64
-        self._generators: weakref.WeakKeyDictionary[AsyncGenerator[Any, Any], contextvars.Context] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._generators: weakref.WeakKeyDictionary[AsyncGenerator[Any, Any], HandlerTask] = weakref.WeakKeyDictionary()
         self._closed = False
         self._pumping = False
         self._task_factory: Any = None
@@ -154,7 +152,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
     def _keep_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
         task = asyncio.current_task(self)
         if isinstance(task, HandlerTask):
-            self._generators[generator] = task.context
+            self._generators[generator] = task
 
     def _drop_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
         """An async generator was left unfinished: finish it here, unless the whole attempt was dropped."""
@@ -187,8 +185,12 @@ class HandlerLoop(asyncio.AbstractEventLoop):
                     task.context.run(self._close_task, task)
                 else:
                     self._close_task(task)
-            for generator, context in list(self._generators.items()):
-                context.run(_close_generator, generator)
+            for generator, task in list(self._generators.items()):
+                asyncio._enter_task(self, task)
+                try:
+                    task.context.run(_close_generator, generator)
+                finally:
+                    asyncio._leave_task(self, task)
             self.ready.clear()
             self._tasks.clear()
         finally:

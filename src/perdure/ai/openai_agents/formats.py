@@ -132,9 +132,9 @@ class ToolResultSerde:
 
     def _write(self, value: Any) -> tuple[str, bytes]:
         if isinstance(value, list) and value and all(isinstance(each, tuple(_OUTPUTS.values())) for each in value):
-            return "outputs", msgspec.json.encode([each.model_dump(mode="json") for each in value])
+            return "outputs", msgspec.json.encode(to_jsonable_python(value))
         if isinstance(value, tuple(_OUTPUTS.values())):
-            return "output", msgspec.json.encode(value.model_dump(mode="json"))
+            return "output", msgspec.json.encode(to_jsonable_python(value))
         for form, serde in (("typed", self._annotated), ("plain", _UNTYPED)):
             if serde.content_type == "application/json" and (form == "plain" or serde is not _UNTYPED):
                 try:
