@@ -633,3 +633,28 @@ async def test_a_dropped_handler_closes_its_generators(start: Start) -> None:
         assert await engine.call(work) == [1, 2]
     assert len(ended) == len(begun)
     assert wrong == []
+
+
+async def test_a_dropped_handler_that_handles_every_exception_is_dropped(start: Start) -> None:
+    service = Service("Catches")
+    ended: list[int] = []
+    begun: list[int] = []
+
+    async def report(ctx: Context) -> None:
+        await asyncio.gather(ctx.run("report", value, 1), asyncio.sleep(0))
+
+    @service.handler()
+    async def work(ctx: Context) -> int:
+        begun.append(1)
+        try:
+            try:
+                return await ctx.run("step", value, 1) + await ctx.run("another", value, 2)
+            except BaseException:
+                await report(ctx)
+                raise
+        finally:
+            ended.append(1)
+
+    async with start(service) as engine:
+        assert await engine.call(work) == 3
+    assert len(ended) == len(begun)

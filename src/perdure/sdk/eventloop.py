@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import inspect
 import logging
 import sys
 import weakref
@@ -26,6 +27,9 @@ from perdure.errors import NonDurableOperation
 __all__ = ["HandlerLoop", "Timer"]
 
 _log = logging.getLogger("perdure.handler")
+
+_PATIENCE = 32  # how often a coroutine that is dropped is told so; it may await in each of its `except` blocks
+_GENERATORS_ARE_NOT_TOLD = sys.version_info < (3, 12, 4)
 
 LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999; `sleep(math.inf)` is how some code waits for ever
 
@@ -177,6 +181,8 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         outer = asyncio._get_running_loop()
         asyncio._set_running_loop(self)
         try:
+            if _GENERATORS_ARE_NOT_TOLD:
+                self._close_generators(_close_awaited)
             for task in list(self._tasks):
                 if task.done():
                     continue
@@ -185,12 +191,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
                     task.context.run(self._close_task, task)
                 else:
                     self._close_task(task)
-            for generator, task in list(self._generators.items()):
-                asyncio._enter_task(self, task)
-                try:
-                    task.context.run(_close_generator, generator)
-                finally:
-                    asyncio._leave_task(self, task)
+            self._close_generators(_close_generator)
             self.ready.clear()
             self._tasks.clear()
         finally:
@@ -198,15 +199,19 @@ class HandlerLoop(asyncio.AbstractEventLoop):
 
     def _close_task(self, task: "asyncio.Task[Any]") -> None:
         """Close a task's coroutine as the task would: cancel scopes and context variables look at who leaves them."""
-        coroutine = task.get_coro()
         asyncio._enter_task(self, task)
         try:
-            if coroutine is not None:
-                coroutine.close()
-        except BaseException as error:
-            _log.debug("a handler did not let itself be dropped: %r", error)
+            _close(task.get_coro())
         finally:
             asyncio._leave_task(self, task)
+
+    def _close_generators(self, close: Callable[[Any], None]) -> None:
+        for generator, task in reversed(list(self._generators.items())):  # those within others first
+            asyncio._enter_task(self, task)
+            try:
+                task.context.run(close, generator)
+            finally:
+                asyncio._leave_task(self, task)
 
     def others(self, main: "asyncio.Task[Any] | None") -> "list[asyncio.Task[Any]]":
         """The tasks besides `main` that are not done."""
@@ -285,6 +290,10 @@ class HandlerLoop(asyncio.AbstractEventLoop):
             self._hash += 0x9E3779B97F4A7C15  # spreads the tasks of all handlers over asyncio's set of all tasks
             context = contextvars.copy_context() if context is None else context
             task = HandlerTask(coro, self._hash & 0xFFFFFFFFFFFFFFF, context, loop=self, name=name, **options)
+        if self._closed:  # it will never run; closed here, nobody wonders why it was never awaited
+            task._log_destroy_pending = False
+            coro.close()
+            return task  # type: ignore[no-any-return]
         tasks = self._tasks
         tasks[task] = None
         if len(tasks) >= self._prune_at:
@@ -356,6 +365,26 @@ class HandlerLoop(asyncio.AbstractEventLoop):
             _log.error("%s", context.get("message"), exc_info=context.get("exception"))
 
 
+def _close(coroutine: Any) -> None:
+    """End a coroutine. One that awaits something else instead, such as the report of its end, is told again."""
+    for _ in range(_PATIENCE):
+        if coroutine is None:
+            return
+        try:
+            coroutine.close()
+            return
+        except BaseException as error:
+            _log.debug("a handler did not let itself be dropped: %r", error)
+            if not isinstance(error, RuntimeError):
+                return
+
+
+def _close_awaited(generator: Any) -> None:
+    """End the coroutine that an async generator awaits; Python < 3.12.4 would tell neither of the consumer's end."""
+    if inspect.iscoroutine(generator.ag_await):
+        _close(generator.ag_await)
+
+
 def _close_generator(generator: Any) -> None:
     """Run the `finally` blocks of an async generator, as far as they do not await."""
     closing = generator.aclose()
@@ -364,8 +393,8 @@ def _close_generator(generator: Any) -> None:
     except StopIteration:
         pass
     except RuntimeError as error:
-        # One that was awaiting something is not told of the end of its consumer by Python < 3.12.4, and takes itself to
-        # be running ever after. What it holds is let go of here, where its context variables can be reset.
+        # One that was awaiting something takes itself to be running ever after (`_close_awaited`). What it holds is let
+        # go of here, where its context variables can be reset.
         _log.debug("a generator did not let itself be dropped: %r", error)
         if generator.ag_frame is not None:
             with contextlib.suppress(RuntimeError):

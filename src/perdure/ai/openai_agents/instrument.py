@@ -8,8 +8,6 @@ guardrail or of a tool is as durable as the one around it. Outside of handlers, 
 
 import functools
 import inspect
-import sys
-import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any, get_type_hints
@@ -34,6 +32,8 @@ from agents.models import _retry_runtime as client_retries
 from agents.run_internal import tool_execution
 
 from perdure.ai.base import collect, durable_context, model_call, refuse_in_handler, runs_in_handler, tool_call
+from perdure.ai.ids import make_ids_replay
+from perdure.ai.instrumented import instrument
 from perdure.ai.openai_agents import formats, mcp
 from perdure.ai.records import ControlFlow
 from perdure.errors import NonDurableOperation, RetryableError, TerminalError
@@ -63,40 +63,12 @@ def install() -> None:
     if getattr(Model, _DONE, False):
         return
     setattr(Model, _DONE, True)
-    _instrument(Model, {"get_response": _get_response, "stream_response": _stream_response})
-    _instrument(MCPServer, mcp.METHODS)
+    instrument(Model, {"get_response": _get_response, "stream_response": _stream_response})
+    instrument(MCPServer, mcp.METHODS)
     original = getattr(tool_execution, _TOOL_CALLS)  # without it nothing of this can be imported, which is as it should
     setattr(tool_execution, _TOOL_CALLS, _invoke_tool(original))
     _let_through_what_is_ours()
-    _make_ids_replay()
-
-
-# -- classes -----------------------------------------------------------------------------------------
-
-
-def _instrument(base: type, methods: dict[str, Callable[[Any], Any]]) -> None:
-    """Wrap these methods in all classes below `base`, now and when they are made."""
-
-    def wrap(cls: type) -> None:
-        for name, make in methods.items():
-            original = cls.__dict__.get(name)
-            if inspect.isfunction(original) and not hasattr(original, _DONE):
-                durable = functools.wraps(original)(make(original))
-                setattr(durable, _DONE, True)
-                setattr(cls, name, durable)
-
-    inherited = base.__init_subclass__
-
-    def init_subclass(cls: Any, /, **options: Any) -> None:
-        inherited.__func__(cls, **options) if hasattr(inherited, "__func__") else inherited(**options)
-        wrap(cls)
-
-    base.__init_subclass__ = classmethod(init_subclass)  # type: ignore[assignment]
-    pending: list[type] = base.__subclasses__()
-    while pending:
-        cls = pending.pop()
-        wrap(cls)
-        pending += cls.__subclasses__()
+    make_ids_replay("agents")
 
 
 # -- models ------------------------------------------------------------------------------------------
@@ -227,19 +199,3 @@ def _let_through_what_is_ours() -> None:
 
     for module in (tools, tool_execution):
         module.maybe_invoke_function_tool_failure_error_function = message  # type: ignore[attr-defined]
-
-
-# -- ids ---------------------------------------------------------------------------------------------
-
-
-def _make_ids_replay() -> None:
-    """In a handler the framework's ids come from the context: a run's state, put away, is the same on replay."""
-    random = uuid.uuid4
-
-    def uuid4() -> uuid.UUID:
-        context = durable_context()
-        return random() if context is None else context.uuid()
-
-    for name, module in list(sys.modules.items()):
-        if name.startswith("agents.") and getattr(module, "uuid4", None) is random:
-            module.uuid4 = uuid4  # type: ignore[attr-defined]
