@@ -28,12 +28,12 @@ class Fake(GenericFakeChatModel):
         self.asked.append(messages)
         message: Any = next(self.messages)
         for word in re.split(r"(?<= )", message.text):
-            yield ChatGenerationChunk(message=AIMessageChunk(word))
+            yield ChatGenerationChunk(message=AIMessageChunk(content=word))
         calls: Any = [
             {"name": each["name"], "args": json.dumps(each["args"]), "id": each["id"], "index": index}
             for index, each in enumerate(message.tool_calls)
         ]
-        yield ChatGenerationChunk(message=AIMessageChunk("", tool_call_chunks=calls))
+        yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=calls))
 
 
 def fake(*messages: AIMessage) -> Fake:

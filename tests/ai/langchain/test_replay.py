@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from perdure import Context, RetryableError, RetryPolicy, TerminalError, current_context, current_step
 from perdure.ai.langchain import DurableMiddleware, in_handler
+from perdure.testing import InvocationPaused
 from tests.ai.harness import run
 from tests.ai.langchain.fakes import call, fake, says
 
@@ -302,3 +303,23 @@ def test_a_fallback_takes_over_when_attempts_are_used_up() -> None:
 
     assert run(handler, steps=steps) == "second"
     assert steps == ["model Busy"] * 3 + ["model Fake"]
+
+
+def test_a_checkpointer_that_outlives_the_handler_is_refused() -> None:
+    from langgraph.checkpoint.memory import InMemorySaver
+
+    outside = create_agent(fake(says("x")), [], middleware=[DurableMiddleware()], checkpointer=InMemorySaver())
+    thread: Any = {"configurable": {"thread_id": "t"}}
+
+    async def refused(ctx: Context) -> None:
+        await outside.ainvoke(user("x"), thread)
+
+    async def fine(ctx: Context) -> Any:
+        model = fake(says("one"), says("two"))
+        agent = create_agent(model, [], middleware=[DurableMiddleware()], checkpointer=InMemorySaver())
+        await agent.ainvoke(user("x"), thread)
+        return len((await agent.ainvoke(user("y"), thread))["messages"])
+
+    with pytest.raises(InvocationPaused, match="InMemorySaver"):
+        run(refused)
+    assert run(fine) == 4

@@ -12,12 +12,13 @@ from langgraph.checkpoint.base.id import uuid6
 
 from perdure.ai.base import in_handler
 from perdure.ai.ids import make_ids_replay, replaying, time_ordered
-from perdure.ai.langchain import middleware, models
+from perdure.ai.langchain import memory, middleware, models
 from perdure.ai.langchain.middleware import DurableMiddleware
 
 __all__ = ["DurableMiddleware", "in_handler"]
 
 models.install()
 middleware.install()
+memory.install()
 for _package in ("langchain", "langchain_core", "langgraph"):
     make_ids_replay(_package, {uuid7: replaying(uuid7), uuid6: time_ordered(uuid6)})
