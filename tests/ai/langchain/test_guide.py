@@ -1,9 +1,9 @@
 """The guide and the quickstart do what they say."""
 
 import asyncio
+from typing import Any
 
 import pytest
-from langchain_openai.chat_models import _client_utils as clients
 
 from examples.quickstarts import langchain as quickstart
 from perdure import App
@@ -14,7 +14,7 @@ from tests.ai.guides import code_of
 POLICY = script(Reply(tool_calls=(ToolCall("weather", {"city": "Rome"}),)), Reply("It is sunny in Rome."))
 
 
-def test_the_guide(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guide(monkeypatch: pytest.MonkeyPatch, made_clients: list[Any]) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with ModelServer(POLICY) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
@@ -24,18 +24,22 @@ def test_the_guide(monkeypatch: pytest.MonkeyPatch) -> None:
         async def main() -> str:
             async with TestEngine(App(names["travel"]), replay=True) as engine:
                 answer = await engine.call(names["ask"], "x")
-            await names["model"].root_async_client.close()
+            for client in made_clients:
+                await client.aclose()
             return str(answer)
 
         assert asyncio.run(main()) == "It is sunny in Rome."
 
 
-def test_the_quickstart(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_quickstart(
+    made_clients: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
     async def main() -> None:
         await quickstart.main()
-        await clients._cached_async_httpx_client(None, None, clients._default_socket_options()).aclose()
+        for client in made_clients:
+            await client.aclose()
 
     asyncio.run(main())
     assert capsys.readouterr().out == "It is sunny in Rome. It is sunny in Oslo.\n"
