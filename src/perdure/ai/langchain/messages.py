@@ -1,7 +1,6 @@
 """How the journal writes messages: exactly, with their ids, tool calls, tokens and metadata."""
 
 import base64
-from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -13,29 +12,30 @@ from pydantic_core import to_jsonable_python
 from perdure.ai.records import Usage
 from perdure.sdk.serde import Serde, SerdeError
 
-__all__ = ["CHUNKS", "RESULT", "TOOL_RESULT", "pack", "unpack", "usage_of_chunks", "usage_of_result"]
+__all__ = ["CHUNKS", "RESULT", "TOOL_RESULT", "Packer", "pack", "unpack", "usage_of_chunks", "usage_of_result"]
 
 
-@cache
-def _packer() -> JsonPlusSerializer:
-    return JsonPlusSerializer(allowed_msgpack_modules=True)  # only what this program has packed is unpacked
+class Packer:
+    """Any value that LangGraph's own checkpoints can hold, as two strings: the kind, and base64."""
+
+    def __init__(self, serializer: Any) -> None:
+        self._serializer = serializer
+
+    def __call__(self, value: Any) -> list[str]:
+        try:
+            kind, data = self._serializer.dumps_typed(value)
+        except Exception as error:
+            reason = f"{error}; LangGraph's serializer cannot hold it"
+            raise SerdeError("serialize", type(value).__name__, reason) from error
+        return [kind, base64.b64encode(data).decode()]
+
+    def unpack(self, packed: list[str]) -> Any:
+        kind, data = packed
+        return self._serializer.loads_typed((kind, base64.b64decode(data)))
 
 
-def pack(value: Any) -> list[str]:
-    """Any value that LangGraph's own checkpoints can hold, as two strings."""
-    try:
-        kind, data = _packer().dumps_typed(value)
-    except Exception as error:
-        raise SerdeError(
-            "serialize", type(value).__name__, f"{error}; LangGraph's serializer cannot hold it"
-        ) from error
-    return [kind, base64.b64encode(data).decode()]
-
-
-def unpack(packed: list[str]) -> Any:
-    """What `pack` was given."""
-    kind, data = packed
-    return _packer().loads_typed((kind, base64.b64decode(data)))
+pack = Packer(JsonPlusSerializer(allowed_msgpack_modules=True))  # only what this program has packed is unpacked
+unpack = pack.unpack
 
 
 def _message(message: BaseMessage) -> Any:
