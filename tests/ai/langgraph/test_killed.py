@@ -9,10 +9,10 @@ from tests.ai.ladder import climb
 from tests.ai.langgraph.killed import policy
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_killed_at_every_position(tmp_path: pathlib.Path, request: pytest.FixtureRequest) -> None:
     if not request.config.getoption("soak"):
-        pytest.skip("some forty kills; --soak")
+        pytest.skip("some fifty kills; --soak")
     with ModelServer(policy) as server:
         climb(
             tmp_path,

@@ -360,3 +360,79 @@ def test_a_task_from_within_a_node_that_is_a_step_is_refused() -> None:
 
     with pytest.raises(InvocationPaused, match="not durable"):
         run(handler)
+
+
+def test_the_order_of_edges_is_none_of_the_journals_business() -> None:
+    """Edges are a set of names: in another process they are attached, and written, in another order."""
+    graphs: list[Any] = []
+    for names in (["a", "b", "c"], ["c", "b", "a"]):
+        builder = StateGraph(State)
+        builder.add_node("start", lambda state: {"seen": ["start"]})
+        for name in names:
+            builder.add_node(name, lambda state: {"seen": ["x"]})
+        builder.add_edge(START, "start")
+        edges = [(START, "start"), *(("start", name) for name in names)]
+        builder.edges = type("Ordered", (set,), {"__iter__": lambda self, edges=edges: iter(edges)})(edges)
+        graphs.append(durable(builder.compile(checkpointer=PerdureSaver())))
+    attempts: list[int] = []
+
+    async def handler(ctx: Context) -> Any:
+        attempts.append(1)
+        graph = graphs[len(attempts) % 2]
+        return len((await graph.ainvoke({"seen": []}, {"configurable": {"thread_id": "t"}}))["seen"])
+
+    assert run_with_memory(handler) == 4
+    assert len(attempts) > 5
+
+
+@pytest.mark.parametrize("replay", [False, True])
+def test_two_interrupts_in_one_step(replay: bool) -> None:
+    """Live and on replay the graph learns that the answers were taken, and writes the same checkpoints."""
+
+    def ask(state: State) -> State:
+        return {"seen": [interrupt("one?"), interrupt("two?")]}
+
+    builder = StateGraph(State)
+    builder.add_node("ask", ask)
+    builder.add_edge(START, "ask")
+    graph: Any = durable(builder.compile(checkpointer=PerdureSaver()))
+    service = Service("S", retry_policy=FAST)
+    thread: Any = {"configurable": {"thread_id": "t"}}
+
+    @service.handler()
+    async def handler(ctx: Context) -> Any:
+        state = await graph.ainvoke({"seen": []}, thread)
+        for answer in ("1", "2"):
+            assert len(state["__interrupt__"]) == 1
+            await ctx.sleep(60)
+            state = await graph.ainvoke(Command(resume=answer), thread)
+        return state["seen"]
+
+    async def main() -> Any:
+        async with TestEngine(App(service, *memory), replay=replay, suspend=True) as engine:
+            return await engine.call(handler)
+
+    assert asyncio.run(main()) == ["1", "2"]
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_an_interrupt_in_a_tool(marked: bool) -> None:
+    async def sure(what: str) -> str:
+        """Asks."""
+        return f"{what}: {interrupt('sure?')}"
+
+    asks = tool(in_handler(sure) if marked else sure)
+    model = fake(says("", call("sure", "a", what="really")), says("done"))
+    agent: Any = create_agent(model, [asks], middleware=[DurableMiddleware()], checkpointer=PerdureSaver())
+    thread: Any = {"configurable": {"thread_id": "t"}}
+
+    async def handler(ctx: Context) -> Any:
+        state = await agent.ainvoke({"messages": [("user", "x")]}, thread)
+        assert state["__interrupt__"][0].value == "sure?"
+        return [m.text for m in (await agent.ainvoke(Command(resume="yes"), thread))["messages"]]
+
+    if marked:
+        assert run_with_memory(handler) == ["x", "", "really: yes", "done"]
+    else:
+        with pytest.raises(InvocationPaused, match="in_handler"):
+            run_with_memory(handler)

@@ -1,9 +1,10 @@
 """`DurableMiddleware`: for `create_agent(..., middleware=[DurableMiddleware()])`."""
 
+import inspect
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from langchain.agents.middleware import AgentMiddleware
 from langgraph.errors import GraphInterrupt, ParentCommand
@@ -14,16 +15,12 @@ from perdure.ai.base import durable_context, tool_call, tool_call_sync
 from perdure.ai.langchain.messages import TOOL_RESULT, pack, unpack
 from perdure.ai.langchain.models import retried
 from perdure.ai.records import ControlFlow
+from perdure.errors import NonDurableOperation
 from perdure.model.services import RetryPolicy
 
-__all__ = ["FLOW", "DurableMiddleware", "install"]
+__all__ = ["FLOW", "DurableMiddleware", "asked_in_handler", "function_of", "install"]
 
 FLOW = (
-    ControlFlow(
-        GraphInterrupt,
-        dump=lambda error: pack(list(error.args[0] if error.args else ())),
-        load=lambda data: GraphInterrupt(unpack(data)),
-    ),
     ControlFlow(ParentCommand, dump=lambda error: pack(error.args[0]), load=lambda data: ParentCommand(unpack(data))),
 )
 
@@ -65,11 +62,17 @@ class DurableMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def wrap_tool_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
         """The tool is a step."""
-        return tool_call_sync(request.tool_call["name"], lambda: handler(request), **self._options(request))
+        if durable_context() is None:
+            return handler(request)
+        call = asked_in_handler(lambda: handler(request))
+        return tool_call_sync(request.tool_call["name"], call, **self._options(request))
 
     async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
         """The same for `ainvoke` and `astream`."""
-        return await tool_call(request.tool_call["name"], lambda: handler(request), **self._options(request))
+        if durable_context() is None:
+            return await handler(request)
+        call = asked_in_handler(lambda: handler(request))
+        return await tool_call(request.tool_call["name"], call, **self._options(request))
 
     def _options(self, request: Any) -> dict[str, Any]:
         return {
@@ -79,6 +82,31 @@ class DurableMiddleware(AgentMiddleware[Any, Any, Any]):
             "retry": self._tool_retry,
             "control_flow": FLOW,
         }
+
+
+def asked_in_handler(call: Callable[[], Any]) -> Callable[[], Any]:
+    """The call of a tool. An `interrupt()` in one that is a step is refused: its answer would reach the tool, and on
+    replay nobody else would know that it is taken."""
+
+    def refuse(interrupt: GraphInterrupt) -> NoReturn:
+        if durable_context() is not None:
+            raise interrupt
+        raise NonDurableOperation("interrupt() in a tool that is a step (mark the tool with in_handler)") from interrupt
+
+    async def awaited(value: Any) -> Any:
+        try:
+            return await value
+        except GraphInterrupt as interrupt:
+            refuse(interrupt)
+
+    def checked() -> Any:
+        try:
+            value = call()
+        except GraphInterrupt as interrupt:
+            refuse(interrupt)
+        return awaited(value) if inspect.isawaitable(value) else value
+
+    return checked
 
 
 def function_of(tool: Any) -> Any:

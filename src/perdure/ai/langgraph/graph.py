@@ -2,11 +2,9 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-import msgspec
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.pregel import Pregel, _algo
@@ -20,16 +18,14 @@ from perdure.ai.base import (
     tool_call,
     tool_call_sync,
 )
-from perdure.ai.langchain.messages import TOOL_RESULT, pack, unpack
-from perdure.ai.langchain.middleware import FLOW, function_of
+from perdure.ai.langchain.messages import TOOL_RESULT
+from perdure.ai.langchain.middleware import FLOW, asked_in_handler, function_of
+from perdure.ai.langgraph.apart import OUTCOME, Apart, Outcome, replay
 from perdure.model.services import RetryPolicy
-from perdure.sdk.serde import Serde
 
 __all__ = ["durable", "install"]
 
 G = TypeVar("G", bound=Pregel[Any, Any, Any, Any])
-
-_RUNTIME = "__pregel_runtime"
 
 
 def durable(graph: G, *, retry: RetryPolicy | None = None) -> G:
@@ -97,13 +93,15 @@ def _tools(node: ToolNode, retry: RetryPolicy | None) -> ToolNode:
 
     def wrap(request: Any, execute: Callable[[Any], Any]) -> Any:
         def step(inner: Any) -> Any:
-            return tool_call_sync(inner.tool_call["name"], lambda: execute(inner), **options(inner))
+            call = asked_in_handler(lambda: execute(inner))
+            return tool_call_sync(inner.tool_call["name"], call, **options(inner))
 
         return step(request) if outer is None else outer(request, step)
 
     async def awrap(request: Any, execute: Callable[[Any], Any]) -> Any:
         async def step(inner: Any) -> Any:
-            return await tool_call(inner.tool_call["name"], lambda: execute(inner), **options(inner))
+            call = asked_in_handler(lambda: execute(inner))
+            return await tool_call(inner.tool_call["name"], call, **options(inner))
 
         return await (step(request) if aouter is None else aouter(request, step))
 
@@ -124,87 +122,26 @@ class _Step(Runnable[Any, Any]):
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         if durable_context() is None:
             return self._bound.invoke(input, config, **kwargs)
-        written: list[Any] = []
-        apart = _apart(config, written)
 
-        def call() -> Any:
-            written.clear()
-            var_child_runnable_config.set(apart)
-            return self._bound.invoke(input, apart, **kwargs), written
+        def call() -> Outcome:
+            apart = Apart(config)
+            with apart.catching():
+                apart.outcome.result = self._bound.invoke(input, apart.config, **kwargs)
+            return apart.outcome
 
-        return _heard(config, durable_call_sync(self._name, call, **self._options()))
+        return replay(config, durable_call_sync(str(self.name), call, serde=OUTCOME, retry=self._retry))
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         if durable_context() is None:
             return await self._bound.ainvoke(input, config, **kwargs)
-        written: list[Any] = []
-        apart = _apart(config, written)
 
-        async def call() -> Any:
-            written.clear()
-            var_child_runnable_config.set(apart)  # what `get_stream_writer` and the like look at
-            return await self._bound.ainvoke(input, apart, **kwargs), written
+        async def call() -> Outcome:
+            apart = Apart(config)
+            with apart.catching():
+                apart.outcome.result = await self._bound.ainvoke(input, apart.config, **kwargs)
+            return apart.outcome
 
-        return _heard(config, await durable_call(self._name, call, **self._options()))
-
-    @property
-    def _name(self) -> str:
-        return str(self.name)
-
-    def _options(self) -> dict[str, Any]:
-        return {"serde": _OUTCOME, "retry": self._retry, "control_flow": FLOW}
-
-
-def _apart(config: RunnableConfig | None, written: list[Any]) -> RunnableConfig:
-    """The config for the step: without the callbacks, which are the handler's, and with a stream of its own."""
-    config = {**(config or {}), "callbacks": []}
-    configurable = dict(config.get("configurable", {}))
-    runtime = configurable.get(_RUNTIME)
-    if runtime is not None:
-        configurable[_RUNTIME] = runtime.override(stream_writer=written.append)
-    config["configurable"] = configurable
-    return config
-
-
-def _heard(config: RunnableConfig | None, outcome: tuple[Any, list[Any]]) -> Any:
-    """The result of the step; what it wrote to the stream is written now, on replay as well."""
-    result, written = outcome
-    runtime: Any = (config or {}).get("configurable", {}).get(_RUNTIME)
-    for each in written if runtime is not None else ():
-        runtime.stream_writer(each)
-    return result
-
-
-class _OutcomeSerde:
-    """(what a node returned, what it wrote to the stream): as JSON if that says it all, else as LangGraph packs it."""
-
-    content_type: Final = "application/json"
-
-    def serialize(self, outcome: tuple[Any, list[Any]]) -> bytes:
-        result, written = outcome
-        document: dict[str, Any] = {"result": result} if _is_plain(result) else {"packed": pack(result)}
-        if written:
-            document["written"] = pack(list(written))
-        return msgspec.json.encode(document)
-
-    def deserialize(self, data: bytes) -> tuple[Any, list[Any]]:
-        document = msgspec.json.decode(data)
-        result = unpack(document["packed"]) if "packed" in document else document["result"]
-        return result, unpack(document["written"]) if "written" in document else []
-
-    def schema(self) -> dict[str, Any] | None:
-        return None
-
-
-_OUTCOME: Final[Serde[Any]] = _OutcomeSerde()
-
-
-def _is_plain(value: Any) -> bool:
-    if type(value) is dict:
-        return all(type(key) is str and _is_plain(each) for key, each in value.items())
-    if type(value) is list:
-        return all(map(_is_plain, value))
-    return value is None or type(value) in (str, bool, float) or (type(value) is int and abs(value) < 1 << 63)
+        return replay(config, await durable_call(str(self.name), call, serde=OUTCOME, retry=self._retry))
 
 
 def install() -> None:

@@ -3,6 +3,7 @@
 import builtins
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -172,7 +173,7 @@ class PerdureSaver(BaseCheckpointSaver[str]):
     def _document(
         self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata, versions: ChannelVersions
     ) -> Document:
-        bare: Any = {name: value for name, value in checkpoint.items() if name != "channel_values"}
+        bare: Any = {name: _ordered(value) for name, value in checkpoint.items() if name != "channel_values"}
         context = durable_context()
         if context is not None:
             bare["ts"] = context.now().isoformat()  # the framework's is of the moment, and not of this one on replay
@@ -184,10 +185,10 @@ class PerdureSaver(BaseCheckpointSaver[str]):
             "parent": configurable.get("checkpoint_id"),
             "checkpoint": self._pack(bare),
             "metadata": self._pack(get_checkpoint_metadata(config, metadata)),
-            "versions": dict(checkpoint["channel_versions"]),
+            "versions": bare["channel_versions"],
             "values": [
                 [channel, version, self._pack(values[channel]) if channel in values else None]
-                for channel, version in versions.items()
+                for channel, version in sorted(versions.items())
             ],
         }
 
@@ -198,7 +199,7 @@ class PerdureSaver(BaseCheckpointSaver[str]):
             "namespace": configurable.get("checkpoint_ns", ""),
             "writes": [
                 [task_id, WRITES_IDX_MAP.get(channel, index), channel, self._pack(value), task_path]
-                for index, (channel, value) in enumerate(writes)
+                for index, (channel, value) in enumerate(sorted(writes, key=itemgetter(0)))
             ],
         }
 
@@ -228,6 +229,13 @@ class PerdureSaver(BaseCheckpointSaver[str]):
             if all(metadata.get(name) == value for name, value in (filter or {}).items()):
                 limit = None if limit is None else limit - 1
                 yield each
+
+
+def _ordered(value: Any) -> Any:
+    """LangGraph makes these mappings from sets of names, whose order is another one in each process."""
+    if isinstance(value, dict):
+        return {name: _ordered(each) for name, each in sorted(value.items())}
+    return sorted(value) if isinstance(value, builtins.list) and all(isinstance(each, str) for each in value) else value
 
 
 def _thread(config: RunnableConfig | None) -> str:
