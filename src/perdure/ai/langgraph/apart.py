@@ -1,7 +1,8 @@
 """What a node does to the graph besides returning something, when it is a step: kept with its result, done on replay.
 
 A node writes to the custom stream, takes the answers to its interrupts, is interrupted, or hands over to the parent
-graph. In a step it does all this to a config of its own. Afterwards, live and on replay, the same is done to the real one.
+graph. In a step it does all this to a config of its own. Afterwards, live and on replay, the same is done to the real
+one.
 """
 
 import contextlib
