@@ -5,9 +5,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["instrument"]
+from perdure.ai.base import durable_context, refuse_in_handler
+
+__all__ = ["instrument", "only_of_the_handler"]
 
 _DONE = "__perdure_durable__"
+_MADE = "_perdure_made_in_handler"
 
 
 def instrument(base: type, methods: Mapping[str, Callable[[Any], Any]]) -> None:
@@ -36,3 +39,28 @@ def instrument(base: type, methods: Mapping[str, Callable[[Any], Any]]) -> None:
         cls = pending.pop()
         wrap(cls)
         pending += cls.__subclasses__()
+
+
+def only_of_the_handler(base: type, methods: tuple[str, ...], instead: str) -> None:
+    """Have these methods refused in a handler that did not make the object itself.
+
+    It is for what keeps things in memory: made in the handler, a replay makes it again; older than the handler, a
+    replay would find there what it has still to do. `instead` says what to use.
+    """
+
+    def make_init(original: Callable[..., None]) -> Callable[..., None]:
+        def init(self: Any, *args: Any, **kwargs: Any) -> None:
+            original(self, *args, **kwargs)
+            self.__dict__[_MADE] = durable_context() is not None
+
+        return init
+
+    def make_refused(original: Callable[..., Any]) -> Callable[..., Any]:
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if not self.__dict__.get(_MADE):
+                refuse_in_handler(f"an {base.__name__} that was not made in this handler ({instead})")
+            return original(self, *args, **kwargs)
+
+        return method
+
+    instrument(base, {"__init__": make_init, **dict.fromkeys(methods, make_refused)})

@@ -20,6 +20,7 @@ from google.genai import types
 
 from perdure import Context, RetryableError, TerminalError, current_context, current_step
 from perdure.ai.google_adk import durable, in_handler
+from perdure.testing import InvocationPaused
 from tests.ai.harness import run
 
 
@@ -211,3 +212,13 @@ def test_outside_of_handlers_nothing_changes() -> None:
     assert texts(asyncio.run(answer(root))[0]) == ["hello"]
     with pytest.raises(TypeError, match="google-adk"):
         durable("agent")
+
+
+def test_sessions_that_outlive_the_handler_are_refused() -> None:
+    runner = InMemoryRunner(durable(LlmAgent(name="a", model=fake("x"))), app_name="app")
+
+    async def handler(ctx: Context) -> None:
+        await runner.session_service.create_session(app_name="app", user_id="u")
+
+    with pytest.raises(InvocationPaused, match="InMemorySessionService"):
+        run(handler)

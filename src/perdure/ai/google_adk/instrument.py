@@ -15,6 +15,7 @@ from google.adk.models.llm_response import LlmResponse
 from google.adk.platform import _random as adk_random
 from google.adk.platform import time as adk_time
 from google.adk.platform import uuid as adk_uuid
+from google.adk.sessions import InMemorySessionService
 from google.adk.tools.agent_tool import AgentTool
 from google.adk.tools.base_tool import BaseTool
 from google.adk.tools.transfer_to_agent_tool import TransferToAgentTool
@@ -22,7 +23,7 @@ from pydantic_core import to_jsonable_python
 
 from perdure.ai.base import collect, durable_context, model_call, tool_call
 from perdure.ai.ids import make_ids_replay
-from perdure.ai.instrumented import instrument
+from perdure.ai.instrumented import instrument, only_of_the_handler
 from perdure.ai.records import Usage
 from perdure.sdk.serde import Serde, serde_for
 
@@ -61,6 +62,8 @@ def install() -> None:
     """Make ADK durable in handlers."""
     instrument(BaseLlm, {"generate_content_async": _generate})
     instrument(BaseTool, {"run_async": _run_tool})
+    sessions = ("create_session", "get_session", "list_sessions", "delete_session", "append_event")
+    only_of_the_handler(InMemorySessionService, sessions, "make the runner and its sessions in the handler")
     make_ids_replay(
         "google.adk",
         {
