@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint format bench simulate soak proto clean
+.PHONY: help setup demo test lint format oldest bench simulate soak proto clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,13 @@ format: setup  ## rewrite the tree in the house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+oldest: setup  ## the agent integrations, with the oldest versions that they support; needs a package index
+	$(PYTHON) -m venv $(VENV)-oldest-clients && $(PYTHON) -m venv $(VENV)-oldest-pydantic-ai
+	$(VENV)-oldest-clients/bin/python -m pip install --quiet --editable . openai==1.99.1 anthropic==0.64.0 pytest pytest-timeout psutil
+	$(VENV)-oldest-clients/bin/python -m pytest tests/ai/openai tests/ai/anthropic
+	$(VENV)-oldest-pydantic-ai/bin/python -m pip install --quiet --editable . 'pydantic-ai-slim[anthropic,mcp,openai]==2.66.0' pytest pytest-timeout psutil
+	$(VENV)-oldest-pydantic-ai/bin/python -m pytest tests/ai/pydantic_ai
+
 bench: setup  ## the figures, beside DBOS and restate-server
 	$(BIN)/python -m bench
 
@@ -47,4 +54,4 @@ proto: setup  ## regenerate the wire messages from wire.proto
 	cd src && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. perdure/protocol/wire.proto
 
 clean:  ## remove what setup made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-oldest-* .mypy_cache .ruff_cache .pytest_cache

@@ -2,12 +2,18 @@
 
 import asyncio
 import contextvars
+import gc
+import logging
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-from perdure import Context, RetryPolicy, Service, TerminalError, current_context
+import pytest
+
+from perdure import App, Context, RetryPolicy, Service, TerminalError, current_context
+from perdure.testing import TestEngine
 from tests.programming_model.ways import Start, fails
 
 
@@ -658,3 +664,58 @@ async def test_a_dropped_handler_that_handles_every_exception_is_dropped(start: 
     async with start(service) as engine:
         assert await engine.call(work) == 3
     assert len(ended) == len(begun)
+
+
+def test_a_dropped_handler_leaves_its_blocks_as_a_task_does(caplog: pytest.LogCaptureFixture) -> None:
+    """Its own context variables, its own current task, awaits in `finally`, async generators: none of it complains."""
+    wrong: list[str] = []
+    left: list[str] = []
+    variable = contextvars.ContextVar[int]("variable")
+
+    @asynccontextmanager
+    async def block(name: str) -> AsyncIterator[None]:
+        task = asyncio.current_task()
+        token = variable.set(1)
+        try:
+            yield
+        finally:
+            left.append(name)
+            if asyncio.current_task() is not task:
+                wrong.append(f"{name}: another task")
+            try:
+                variable.reset(token)
+            except ValueError as error:
+                wrong.append(f"{name}: {error}")
+            await asyncio.sleep(1)
+            left.append(f"{name} after its await")
+
+    async def numbers() -> AsyncIterator[int]:
+        async with block("generator"):
+            yield 1
+            await asyncio.sleep(60)
+            yield 2
+
+    service = Service("Dropped")
+
+    @service.handler()
+    async def work(ctx: Context) -> int:
+        async with block("outer"), block("inner"):
+            return [n async for n in numbers()][-1]
+
+    async def main() -> None:
+        async with TestEngine(App(service), replay=True) as engine:
+            left.clear()
+            assert await engine.call(work) == 2
+
+    unraisable: list[object] = []
+    hook, sys.unraisablehook = sys.unraisablehook, lambda report: unraisable.append(report.exc_value)
+    try:
+        with caplog.at_level(logging.DEBUG, "perdure.handler"):
+            asyncio.run(main())
+            gc.collect()
+    finally:
+        sys.unraisablehook = hook
+    assert [record.getMessage() for record in caplog.records if record.name == "perdure.handler"] == []
+    assert wrong == []
+    assert unraisable == []
+    assert left.count("outer") > 1

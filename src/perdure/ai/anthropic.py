@@ -8,7 +8,7 @@ is the client that was given. Nothing else about it changes.
     @agent.handler()
     async def ask(ctx: Context, question: str) -> str:
         message = await client.messages.create(
-            model="claude-sonnet-4-5", max_tokens=1024, messages=[{"role": "user", "content": question}]
+            model="claude-sonnet-5-5", max_tokens=1024, messages=[{"role": "user", "content": question}]
         )
         return message.content[0].text
 
@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from anthropic import Anthropic, AsyncAnthropic
 
-from perdure.ai.provider_http import OnEvent, durable_http
+from perdure.ai.provider_http import OnEvent, make_durable
 
 __all__ = ["durable"]
 
@@ -31,7 +31,7 @@ C = TypeVar("C", AsyncAnthropic, Anthropic)
 def durable(client: C, *, on_event: OnEvent | None = None) -> C:
     """A client like this one whose requests are steps in a handler; see the module.
 
-    Takes `AsyncAnthropic`, `Anthropic` and what is derived from them, returns the same class and shares its
+    Takes `AsyncAnthropic`, `Anthropic` and what is derived from them, returns one of the same class that shares its
     connections: close either. `on_event` is called with each event of a streamed answer (a dict), as it comes, in the
     step: not on replay, and again if the step is tried again; `current_step().attempt` tells. It must not block.
 
@@ -39,5 +39,4 @@ def durable(client: C, *, on_event: OnEvent | None = None) -> C:
     """
     if not isinstance(client, AsyncAnthropic | Anthropic):
         raise TypeError(f"durable() takes an AsyncAnthropic or Anthropic, not {type(client).__name__}")
-    http = durable_http(client._client, "anthropic", on_event)
-    return client.copy(http_client=http)
+    return make_durable(client, "anthropic", on_event)

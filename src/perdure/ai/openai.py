@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from openai import AsyncOpenAI, OpenAI
 
-from perdure.ai.provider_http import OnEvent, durable_http, refuse_sockets
+from perdure.ai.provider_http import OnEvent, make_durable, refuse_sockets
 
 __all__ = ["durable"]
 
@@ -34,7 +34,7 @@ C = TypeVar("C", AsyncOpenAI, OpenAI)
 def durable(client: C, *, on_event: OnEvent | None = None) -> C:
     """A client like this one whose requests are steps in a handler; see the module.
 
-    Takes `AsyncOpenAI`, `OpenAI` and what is derived from them (Azure), returns the same class and shares its
+    Takes `AsyncOpenAI`, `OpenAI` and what is derived from them (Azure), returns one of the same class that shares its
     connections: close either. `on_event` is called with each event of a streamed answer (a dict), as it comes, in the
     step: not on replay, and again if the step is tried again; `current_step().attempt` tells. It must not block.
 
@@ -42,5 +42,5 @@ def durable(client: C, *, on_event: OnEvent | None = None) -> C:
     """
     if not isinstance(client, AsyncOpenAI | OpenAI):
         raise TypeError(f"durable() takes an AsyncOpenAI or OpenAI, not {type(client).__name__}")
-    copy = client.copy(http_client=durable_http(client._client, "openai", on_event))
-    return copy if isinstance(copy, AsyncOpenAI) else refuse_sockets(copy, "realtime", "live", "responses")
+    made = make_durable(client, "openai", on_event)
+    return made if isinstance(made, AsyncOpenAI) else refuse_sockets(made, "realtime", "live", "responses")

@@ -9,14 +9,16 @@ The library's own retries never see an error that is worth one: the step raises 
 """
 
 import contextlib
+import inspect
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from copy import copy
 from datetime import timedelta
 from functools import lru_cache, partial
 from importlib import import_module
 from operator import attrgetter
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
@@ -29,11 +31,11 @@ from perdure.ai.base import (
     refuse_in_handler,
 )
 from perdure.ai.records import Usage, usage_of
-from perdure.errors import RetryableError
+from perdure.errors import PerdureError, RetryableError
 from perdure.sdk.serde import serde_for
 from perdure.sdk.steps import current_step
 
-__all__ = ["OnEvent", "durable_http", "refuse_sockets"]
+__all__ = ["OnEvent", "durable_http", "make_durable", "refuse_sockets"]
 
 C = TypeVar("C")
 OnEvent = Callable[[Any], object]
@@ -97,6 +99,59 @@ def durable_http(http: Any, provider: str, on_event: OnEvent | None = None) -> A
     library = import_module(_library(http))
     make = _async_class(library) if isinstance(http, library.AsyncClient) else _sync_class(library)
     return make(http, provider, on_event)
+
+
+def make_durable(client: C, provider: str, on_event: OnEvent | None = None) -> C:
+    """A copy of a client of `openai`'s or `anthropic`'s making whose requests are steps; it shares the connections.
+
+    The copy is of a subclass, so that its own copies (`with_options`) are durable too.
+    """
+    given: Any = client
+    if getattr(given, "__perdure_durable__", False):
+        return client
+    durable = given.copy(http_client=durable_http(given._client, provider, on_event))
+    kind: Any = type(given)
+    durable.__class__ = _durable_class(kind)
+    return cast(C, durable)
+
+
+@lru_cache
+def _durable_class(cls: Any) -> Any:
+    async def request(self: Any, cast_to: Any, options: Any, **others: Any) -> Any:
+        if durable_context() is None:
+            return await cls.request(self, cast_to, options, **others)
+        try:
+            return await cls.request(self, cast_to, _without_retries(options), **others)
+        except Exception as error:
+            _raise_ours(error)
+            raise
+
+    def blocking(self: Any, cast_to: Any, options: Any, **others: Any) -> Any:
+        if durable_context() is None:
+            return cls.request(self, cast_to, options, **others)
+        try:
+            return cls.request(self, cast_to, _without_retries(options), **others)
+        except Exception as error:
+            _raise_ours(error)
+            raise
+
+    ours = request if inspect.iscoroutinefunction(cls.request) else blocking
+    return type(cls.__name__, (cls,), {"request": ours, "__perdure_durable__": True, "__doc__": cls.__doc__})
+
+
+def _without_retries(options: Any) -> Any:
+    options = copy(options)
+    options.max_retries = 0
+    return options
+
+
+def _raise_ours(error: BaseException) -> None:
+    """Raise what perdure has to say, which some versions of the libraries take for a broken connection, and wrap."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, PerdureError):
+            raise link from None
+        link = link.__cause__ or link.__context__
 
 
 def refuse_sockets(client: C, *resources: str) -> C:

@@ -51,8 +51,6 @@ from pydantic_ai.durable_exec import (
     ToolsetValidateToolArgumentsId,
     conversation_id_from_run_id,
     durable_unit_scope,
-    record_durable_unit,
-    replay_scope,
 )
 from pydantic_ai.durable_exec._toolset import unwrap_tool_call_result, wrap_tool_call_result
 from pydantic_ai.exceptions import AgentRunError, RunCancelled
@@ -67,6 +65,18 @@ from perdure.ai.records import Usage
 from perdure.errors import TerminalError
 from perdure.model.services import RetryPolicy
 from perdure.sdk.steps import current_step
+
+try:  # from 2.67 on: no spans of what was replayed
+    from pydantic_ai.durable_exec import record_durable_unit, replay_scope
+except ImportError:
+
+    def record_durable_unit(*, executed: bool) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def replay_scope(*, is_replaying: Callable[[], bool] | None = None) -> Iterator[None]:
+        yield
+
 
 __all__ = ["PerdureDurability", "ToolConfig"]
 
@@ -220,7 +230,8 @@ class _Operation(BoundDurableOperation[Any, Any, Any]):
 
         match id:
             case ModelRequestId(model_name=name):
-                payload = await model_call(str(name), body, usage=_usage, retry=self._retry)
+                provider = str(getattr(params.run_context.model, "system", ""))
+                payload = await model_call(str(name), body, usage=_usage, provider=provider, retry=self._retry)
             case ToolsetCallToolId():
                 retry = cast(ToolConfig, config or {}).get("retry")
                 payload = await tool_call(params.name, body, call_id=params.ctx.tool_call_id, retry=retry)

@@ -11,15 +11,14 @@ What no journal can hold (sockets, pipes, subprocesses, signals) raises `NonDura
 """
 
 import asyncio
-import contextlib
 import contextvars
 import functools
-import inspect
 import logging
 import sys
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, NoReturn, TypeVar, TypeVarTuple, Unpack
 
 from perdure.errors import NonDurableOperation
@@ -28,9 +27,7 @@ __all__ = ["HandlerLoop", "Timer"]
 
 _log = logging.getLogger("perdure.handler")
 
-_PATIENCE = 32  # how often a coroutine that is dropped is told so; it may await in each of its `except` blocks
-_GENERATORS_ARE_NOT_TOLD = sys.version_info < (3, 12, 4)
-
+_UNWIND_LIMIT = 1000  # coroutines, and things that their `finally` blocks await
 LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999; `sleep(math.inf)` is how some code waits for ever
 
 T = TypeVar("T")
@@ -159,8 +156,15 @@ class HandlerLoop(asyncio.AbstractEventLoop):
             self._generators[generator] = task
 
     def _drop_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """An async generator was left unfinished: finish it here, unless the whole attempt was dropped."""
-        if self._pumping and not self._closed:
+        """An async generator was left unfinished: finish it here; if the whole attempt was dropped, close it."""
+        if self._closed:
+            outer = asyncio._get_running_loop()
+            asyncio._set_running_loop(self)
+            try:
+                _unwind(generator)
+            finally:
+                asyncio._set_running_loop(outer)
+        elif self._pumping:
             self.create_task(generator.aclose())
 
     def take_timers(self) -> list[Timer]:
@@ -179,10 +183,10 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         self.ready.clear()
         self.timers.clear()
         outer = asyncio._get_running_loop()
+        hooks = sys.get_asyncgen_hooks()
         asyncio._set_running_loop(self)
+        sys.set_asyncgen_hooks(None, self._drop_generator)
         try:
-            if _GENERATORS_ARE_NOT_TOLD:
-                self._close_generators(_close_awaited)
             for task in list(self._tasks):
                 if task.done():
                     continue
@@ -191,27 +195,26 @@ class HandlerLoop(asyncio.AbstractEventLoop):
                     task.context.run(self._close_task, task)
                 else:
                     self._close_task(task)
-            self._close_generators(_close_generator)
+            for generator, its in list(self._generators.items()):  # those that only the garbage collector would find
+                its.context.run(self._unwind_in, its, generator)
             self.ready.clear()
             self._tasks.clear()
         finally:
+            sys.set_asyncgen_hooks(*hooks)
             asyncio._set_running_loop(outer)
 
     def _close_task(self, task: "asyncio.Task[Any]") -> None:
-        """Close a task's coroutine as the task would: cancel scopes and context variables look at who leaves them."""
+        coroutine = task.get_coro()
+        if coroutine is not None:
+            self._unwind_in(task, coroutine)
+
+    def _unwind_in(self, task: "asyncio.Task[Any]", root: Any) -> None:
+        """Unwind as the task would: cancel scopes and context variables look at who leaves them."""
         asyncio._enter_task(self, task)
         try:
-            _close(task.get_coro())
+            _unwind(root)
         finally:
             asyncio._leave_task(self, task)
-
-    def _close_generators(self, close: Callable[[Any], None]) -> None:
-        for generator, task in reversed(list(self._generators.items())):  # those within others first
-            asyncio._enter_task(self, task)
-            try:
-                task.context.run(close, generator)
-            finally:
-                asyncio._leave_task(self, task)
 
     def others(self, main: "asyncio.Task[Any] | None") -> "list[asyncio.Task[Any]]":
         """The tasks besides `main` that are not done."""
@@ -365,44 +368,41 @@ class HandlerLoop(asyncio.AbstractEventLoop):
             _log.error("%s", context.get("message"), exc_info=context.get("exception"))
 
 
-def _close(coroutine: Any) -> None:
-    """End a coroutine. One that awaits something else instead, such as the report of its end, is told again."""
-    for _ in range(_PATIENCE):
-        if coroutine is None:
-            return
+def _unwind(root: Any) -> None:
+    """Have a coroutine, or an async generator, run its `finally` blocks to the end; what they await is not waited for.
+
+    From the inside out: Python's own `close` gives up where an inner `finally` awaits something, and leaves the inner
+    coroutine to the garbage collector, which complains of it at some other time and place.
+    """
+    for _ in range(_UNWIND_LIMIT):
+        innermost = root
+        while True:
+            inner = _awaited(innermost)
+            if inner is None:
+                break
+            innermost = inner
+        throw = innermost.aclose().throw if isinstance(innermost, AsyncGeneratorType) else innermost.throw
         try:
-            coroutine.close()
-            return
+            throw(GeneratorExit())
         except BaseException as error:
-            _log.debug("a handler did not let itself be dropped: %r", error)
-            if not isinstance(error, RuntimeError):
+            if not isinstance(error, GeneratorExit | StopIteration | StopAsyncIteration):
+                _log.debug("a handler did not let itself be dropped: %r", error)
+            if innermost is root:
                 return
+    _log.debug("a handler did not let itself be dropped: it always awaits one thing more")
 
 
-def _close_awaited(generator: Any) -> None:
-    """End the coroutine that an async generator awaits; Python < 3.12.4 would tell neither of the consumer's end."""
-    if inspect.iscoroutine(generator.ag_await):
-        _close(generator.ag_await)
-
-
-def _close_generator(generator: Any) -> None:
-    """Run the `finally` blocks of an async generator, as far as they do not await."""
-    closing = generator.aclose()
-    try:
-        closing.send(None)
-    except StopIteration:
-        pass
-    except RuntimeError as error:
-        # One that was awaiting something takes itself to be running ever after (`_close_awaited`). What it holds is let
-        # go of here, where its context variables can be reset.
-        _log.debug("a generator did not let itself be dropped: %r", error)
-        if generator.ag_frame is not None:
-            with contextlib.suppress(RuntimeError):
-                generator.ag_frame.clear()
-    except BaseException as error:
-        _log.debug("a generator did not let itself be dropped: %r", error)
-    finally:
-        closing.close()
+def _awaited(outer: Any) -> Any:
+    """The coroutine that a coroutine (a generator, an async generator) waits in, if it is one that has not ended."""
+    if isinstance(outer, CoroutineType):
+        inner = outer.cr_await
+    elif isinstance(outer, GeneratorType):
+        inner = outer.gi_yieldfrom
+    else:
+        inner = getattr(outer, "ag_await", None)  # what closes a generator is none of these, and shows nothing
+    if isinstance(inner, CoroutineType):
+        return inner if inner.cr_frame is not None else None
+    return inner if isinstance(inner, GeneratorType) and inner.gi_frame is not None else None
 
 
 _REFUSED = (

@@ -9,7 +9,16 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from perdure.testing.openai_server import JSON, ChatRequest, Reply, _ClientError, _parse_chat, _tool_calls, _usage
+from perdure.testing.openai_server import (
+    JSON,
+    ChatRequest,
+    Reply,
+    _ClientError,
+    _parse_chat,
+    _tool_calls,
+    _usage,
+    text_of,
+)
 
 __all__ = ["DIALECTS", "Dialect"]
 
@@ -190,10 +199,11 @@ def _parse_message(raw: bytes, key: str | None) -> ChatRequest:
 def _add_blocks(messages: list[JSON], message: JSON) -> None:
     content = message["content"]
     blocks: list[JSON] = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    for block in blocks:
-        if block["type"] == "tool_result":
-            result = block.get("content") or ""
-            messages.append({"role": "tool", "tool_call_id": block["tool_use_id"], "content": result})
+    messages += [
+        {"role": "tool", "tool_call_id": block["tool_use_id"], "content": text_of(block)}
+        for block in blocks
+        if block["type"] == "tool_result"
+    ]
     text = [block for block in blocks if block["type"] == "text"]
     calls = [_call(b["id"], b["name"], json.dumps(b["input"])) for b in blocks if b["type"] == "tool_use"]
     if text or calls:

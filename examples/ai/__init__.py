@@ -1,0 +1,1 @@
+"""One small agent per framework, each durable by one line."""
