@@ -39,6 +39,13 @@ oldest: setup  ## the agent integrations, with the oldest versions that they sup
 	$(VENV)-oldest-clients/bin/python -m pytest tests/ai/openai tests/ai/anthropic
 	$(VENV)-oldest-pydantic-ai/bin/python -m pip install --quiet --editable . 'pydantic-ai-slim[anthropic,mcp,openai]==2.66.0' pytest pytest-timeout psutil
 	$(VENV)-oldest-pydantic-ai/bin/python -m pytest tests/ai/pydantic_ai
+	$(PYTHON) -m venv $(VENV)-oldest-openai-agents && $(PYTHON) -m venv $(VENV)-oldest-langchain && $(PYTHON) -m venv $(VENV)-oldest-adk
+	$(VENV)-oldest-openai-agents/bin/python -m pip install --quiet --editable . openai-agents==0.22.0 pytest pytest-timeout psutil
+	$(VENV)-oldest-openai-agents/bin/python -m pytest tests/ai/openai_agents
+	$(VENV)-oldest-langchain/bin/python -m pip install --quiet --editable . langchain==1.4.0 langgraph==1.2.12 langchain-openai pytest pytest-timeout psutil
+	$(VENV)-oldest-langchain/bin/python -m pytest tests/ai/langchain tests/ai/langgraph
+	$(VENV)-oldest-adk/bin/python -m pip install --quiet --editable . google-adk==2.13.0 openai pytest pytest-timeout psutil
+	$(VENV)-oldest-adk/bin/python -m pytest tests/ai/google_adk
 
 bench: setup  ## the figures, beside DBOS and restate-server
 	$(BIN)/python -m bench

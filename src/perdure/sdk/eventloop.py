@@ -15,6 +15,7 @@ import contextvars
 import functools
 import logging
 import sys
+import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
@@ -116,6 +117,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         self.timers: list[Timer] = []
         self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order of their making, which replays
         self._prune_at = 64
+        self._generators: weakref.WeakKeyDictionary[AsyncGenerator[Any, Any], HandlerTask] = weakref.WeakKeyDictionary()
         self._closed = False
         self._pumping = False
         self._task_factory: Any = None
@@ -128,7 +130,7 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         outer = asyncio._get_running_loop()
         hooks = sys.get_asyncgen_hooks()
         asyncio._set_running_loop(self)
-        sys.set_asyncgen_hooks(None, self._drop_generator)  # the real loop must not finish what is ours
+        sys.set_asyncgen_hooks(self._keep_generator, self._drop_generator)  # the real loop must not finish what is ours
         self._pumping = True
         try:
             while ready:
@@ -150,6 +152,11 @@ class HandlerLoop(asyncio.AbstractEventLoop):
             self._pumping = False
             sys.set_asyncgen_hooks(*hooks)
             asyncio._set_running_loop(outer)
+
+    def _keep_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        task = asyncio.current_task(self)
+        if isinstance(task, HandlerTask):
+            self._generators[generator] = task
 
     def _drop_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
         """An async generator was left unfinished: finish it here; if the whole attempt was dropped, close it."""
@@ -191,6 +198,8 @@ class HandlerLoop(asyncio.AbstractEventLoop):
                     task.context.run(self._close_task, task)
                 else:
                     self._close_task(task)
+            for generator, its in list(self._generators.items()):  # those that only the garbage collector would find
+                its.context.run(self._unwind_in, its, generator)
             self.ready.clear()
             self._tasks.clear()
         finally:
@@ -198,13 +207,16 @@ class HandlerLoop(asyncio.AbstractEventLoop):
             asyncio._set_running_loop(outer)
 
     def _close_task(self, task: "asyncio.Task[Any]") -> None:
-        """Close a task's coroutine as the task would: cancel scopes and context variables look at who leaves them."""
         coroutine = task.get_coro()
+        if coroutine is not None:
+            self._unwind_in(task, coroutine)
+
+    def _unwind_in(self, task: "asyncio.Task[Any]", root: Any) -> None:
+        """Unwind as the task would: cancel scopes and context variables look at who leaves them."""
         quiet = dropping.set(True)
         asyncio._enter_task(self, task)
         try:
-            if coroutine is not None:
-                _unwind(coroutine)
+            _unwind(root)
         finally:
             asyncio._leave_task(self, task)
             dropping.reset(quiet)
@@ -286,6 +298,10 @@ class HandlerLoop(asyncio.AbstractEventLoop):
             self._hash += 0x9E3779B97F4A7C15  # spreads the tasks of all handlers over asyncio's set of all tasks
             context = contextvars.copy_context() if context is None else context
             task = HandlerTask(coro, self._hash & 0xFFFFFFFFFFFFFFF, context, loop=self, name=name, **options)
+        if self._closed:  # it will never run; closed here, nobody wonders why it was never awaited
+            task._log_destroy_pending = False
+            coro.close()
+            return task  # type: ignore[no-any-return]
         tasks = self._tasks
         tasks[task] = None
         if len(tasks) >= self._prune_at:

@@ -1,0 +1,24 @@
+"""Rung 3: a LangChain agent, killed at every position of its journal."""
+
+import pathlib
+
+import pytest
+
+from perdure.testing.model_server import ModelServer
+from tests.ai.ladder import climb
+from tests.ai.langchain.killed import policy
+
+
+@pytest.mark.timeout(300)
+def test_killed_at_every_position(tmp_path: pathlib.Path) -> None:
+    with ModelServer(policy) as server:
+        climb(
+            tmp_path,
+            "tests.ai.langchain.killed:app",
+            "Agent/ask",
+            "what is it?",
+            server,
+            {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "loopback"},
+            answer="It is 13",
+            positions=8,
+        )
