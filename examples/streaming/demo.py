@@ -31,7 +31,7 @@ class Server:
         ingress, admin = map(str, self.ports)
         command = [sys.executable, "-m", "perdure", "serve", "examples.streaming.storyteller:app"]
         command += ["--data-dir", self.folder, "--ingress-port", ingress, "--admin-port", admin]
-        environment = {**os.environ, "PERDURE_LOG_LEVEL": "ERROR"}
+        environment = {**os.environ, "PERDURE_LOG_LEVEL": "error"}
         quiet = subprocess.DEVNULL
         self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=quiet, stderr=quiet)
 
