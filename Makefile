@@ -22,7 +22,7 @@ demo: setup  ## a research agent, killed again and again, that finishes its work
 	$(BIN)/python -m examples.research_agent.demo
 
 test: lint  ## everything that CI runs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m tests
 
 lint: setup  ## format check, lint, types
 	$(BIN)/ruff format --check .

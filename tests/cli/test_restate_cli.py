@@ -104,7 +104,7 @@ def test_deployments(restate: Restate) -> None:
         r"Protocol Style: +Bidirectional Stream",
         r"Protocol: +\[5, 7\]",
     )
-    shows(text, r"- Room\n +Type: VirtualObject", r"occupy +application/json +none", r"\[Latest\]")
+    shows(text, r"- Room\n +Type: VirtualObject", r"occupy +JSON number +none", r"\[Latest\]")
     again = restate.ok("deployments", "register", restate.endpoint, "--force")
     shows(again, "SERVICES THAT WILL BE UPDATED", r"Ops +2")
     kept = restate.run("deployments", "remove", id)
@@ -126,7 +126,7 @@ def test_a_deployment_is_registered_and_removed(restate: Restate) -> None:
 def test_services(restate: Restate, tmp_path: Path) -> None:
     shows(restate.ok("services", "list"), r"Ops +\d +HTTP +dp_", r"Room +\d +virtual object", r"Hire +\d +workflow")
     text = restate.ok("services", "describe", "Room")
-    shows(text, r"Service type: +VirtualObject", rf"Endpoint: +{restate.endpoint}", r"occupy +application/json +none")
+    shows(text, r"Service type: +VirtualObject", rf"Endpoint: +{restate.endpoint}", r"occupy +JSON number +none")
     shows(
         restate.ok("services", "config", "view", "Hire"),
         r"Public: +true",

@@ -1,0 +1,37 @@
+"""`python -m tests`: everything, in two runs side by side, as `make test` wants it.
+
+The black-box suite against five SDKs and two servers waits most of its time, so it costs the others little; what it
+prints comes after what they print. Exit code: 0 if both runs passed.
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.conformance.install import node_modules, peers_python, restate_cli, restate_server
+
+ROOT = Path(__file__).resolve().parents[1]
+SLOW = "tests/conformance"
+
+
+def main(arguments: list[str]) -> int:
+    """`arguments` go to both runs."""
+    for install in (restate_server, restate_cli, node_modules, peers_python):
+        install()  # both runs need them, and only one may put them there
+    pytest = [sys.executable, "-m", "pytest", *arguments]
+    with tempfile.TemporaryFile() as output:
+        beside = subprocess.Popen([*pytest, SLOW, "-p", "no:cacheprovider"], cwd=ROOT, stdout=output, stderr=output)
+        try:
+            here = subprocess.run([*pytest, "--ignore", SLOW], cwd=ROOT, check=False)
+            there = beside.wait()
+        finally:
+            beside.kill()
+        output.seek(0)
+        sys.stdout.buffer.write(output.read())
+        sys.stdout.flush()
+    return here.returncode or there
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
