@@ -144,12 +144,7 @@ def assemble(
     Raises `Invalid` if two apps have services of one name.
     """
     quiet_replays()
-    services: dict[str, AnyService] = {}
-    for app in apps:
-        for name, service in app.services.items():
-            if name in services and services[name] is not service:
-                raise Invalid(f"two apps have a service {name!r}; give one of them another name")
-            services[name] = service
+    services = _services_of(apps)
     builtin = {each.name: each for each in builtin_services(links) if each.name not in services}
     handlers = {
         (each.name, handler.name): handler
@@ -187,6 +182,16 @@ def assemble(
         node.watchdog = Watchdog(loop, lambda: _who_runs(loop), lag_threshold, node.metrics.loop_lag.observe)
         node.watchdog.start()
     return node
+
+
+def _services_of(apps: Sequence[App]) -> dict[str, AnyService]:
+    services: dict[str, AnyService] = {}
+    for app in apps:
+        for name, service in app.services.items():
+            if name in services and services[name] is not service:
+                raise Invalid(f"two apps have a service {name!r}; give one of them another name")
+            services[name] = service
+    return services
 
 
 def queries_of(node: Node, storages: Sequence[Storage], **options: Any) -> "Queries":

@@ -109,7 +109,7 @@ def test_deployments(restate: Restate) -> None:
     shows(again, "SERVICES THAT WILL BE UPDATED", r"Ops +2")
     kept = restate.run("deployments", "remove", id)
     assert kept.returncode == 1 and "Active" in kept.stdout + kept.stderr and "--force" in kept.stdout + kept.stderr
-    missing = restate.run("deployments", "describe", "dp_1nothing")
+    missing = restate.run("deployments", "describe", "dp_10000000000000000000001")
     assert missing.returncode == 1 and "not found" in missing.stdout + missing.stderr
 
 

@@ -12,6 +12,7 @@ from perdure.model.entries import Value
 from perdure.model.invocation import Completed, Invocation, Target
 from perdure.model.keys import ENTROPY_BYTES, ApiKey, Role, make_key
 from perdure.model.services import HandlerKind
+from perdure.protocol.approvals import Links
 from perdure.runtime.clock import VirtualClock
 from perdure.runtime.keys import Keyring
 from perdure.runtime.node import Node
@@ -108,7 +109,8 @@ class Ports:
             sources=Sources(hosts, loopback=True),
         )
         self.admin = Web(self.app)
-        self.ingress = Web(Ingress(real, guard=Guard("ingress", keyring, clock, self._audit)))
+        links = Links(lambda: b"a key for tests", lambda: "http://localhost")
+        self.ingress = Web(Ingress(real, guard=Guard("ingress", keyring, clock, self._audit), links=links))
         self._read = 0
 
     def lines(self) -> list[dict[str, Any]]:

@@ -162,7 +162,16 @@ def test_the_matrix_knows_every_route() -> None:
     routes = {(route.method, route.path): route.role for route in Ports().app.routes()}
     assert routes == ADMIN_ROUTES
     heads = {path.split("/")[2] for _, path in INGRESS_ROUTES if path.startswith("/restate/")}
-    assert heads >= _RESERVED.keys()
+    assert heads | {"approvals"} >= _RESERVED.keys()
+
+
+@pytest.mark.parametrize("credential", CREDENTIALS)
+def test_the_page_of_an_approval_asks_for_its_token_and_not_for_a_key(credential: str) -> None:
+    ports = Ports()
+    for token in ("", "?token=", "?token=forged"):
+        reply = ask(ports.ingress, "GET", f"/restate/approvals/apr_1{token}", b"", *shown(credential))
+        assert reply.status == 401 and "This link does not work" in reply.body.decode()
+        assert "www-authenticate" not in reply.headers and ports.node.asked == []
 
 
 @pytest.mark.parametrize("credential", CREDENTIALS)

@@ -40,7 +40,7 @@ _FILTERS = (
         "status", "How they stand: open, approved, rejected, expired, withdrawn, closed or all.", {"type": "string"}
     ),
     *(Parameter(name, f"Only with this {name}.", {"type": "string"}) for name in ("service", "handler", "to", "tag")),
-    Parameter("limit", "At most so many.", {"type": "integer", "minimum": 0, "maximum": 999_999_999, "default": 100}),
+    Parameter("limit", "At most so many.", {"type": "integer", "minimum": 1, "maximum": 999_999_999, "default": 100}),
 )
 
 
