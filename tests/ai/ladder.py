@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from tests.durability.test_kill import free_ports
+from tests.ports import free_ports
 
 __all__ = ["climb"]
 

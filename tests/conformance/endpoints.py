@@ -11,7 +11,8 @@ from typing import ClassVar
 
 from tests.conformance.builds import BUILDS
 from tests.conformance.install import HERE, node_modules, peers_python
-from tests.conformance.processes import Child, free_port
+from tests.conformance.processes import Child
+from tests.ports import free_port
 
 REQUEST_RESPONSE = "request_response"
 BIDI = "bidi"

@@ -5,7 +5,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -73,13 +72,6 @@ def ask_if_up(
         return ask(port, method, path, body, headers)
     except (OSError, http.client.HTTPException):
         return NO_ANSWER
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def until(true: Callable[[], bool], what: str, timeout_s: float = 20.0, poll_s: float = 0.02) -> None:

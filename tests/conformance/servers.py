@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from tests.conformance.install import restate_server
-from tests.conformance.processes import Child, ask_if_up, free_port
+from tests.conformance.processes import Child, ask_if_up
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

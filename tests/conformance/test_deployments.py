@@ -7,7 +7,7 @@ import pytest
 
 from tests.conformance.answers import assert_admin_error, assert_ingress_error
 from tests.conformance.deployed import Deployed, Stack
-from tests.conformance.processes import free_port
+from tests.ports import free_port
 
 
 @pytest.fixture

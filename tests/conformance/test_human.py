@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.processes import Answer, Child, ask, ask_if_up, free_port
+from tests.conformance.processes import Answer, Child, ask, ask_if_up
 from tests.conformance.servers import ROOT, RestateServer, Server
+from tests.ports import free_port
 
 QUERY = "SELECT service_key, value_utf8 FROM state WHERE service_name = 'PerdureApprovals' AND key = 'approval'"
 

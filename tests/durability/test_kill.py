@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.durability.services import expected
+from tests.ports import free_ports
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 READY_SECONDS = 20.0
@@ -71,16 +72,6 @@ class Server:
 
     def get(self, port: int, path: str) -> tuple[int, bytes]:
         return self.request(port, "GET", path, None)
-
-
-def free_ports(count: int) -> list[int]:
-    import socket
-
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [known.getsockname()[1] for known in sockets]
-    for known in sockets:
-        known.close()
-    return ports
 
 
 def accept(server: Server, n: int, stop: float) -> str:

@@ -20,8 +20,9 @@ from perdure.model.ids import InvocationId
 from perdure.runtime.deployments import Deployments, Registration
 from perdure.storage.memory import MemoryStorage
 from perdure.storage.sqlite import SqliteStorage
+from tests.ports import free_port
 from tests.transports.in_loop import in_loop, until
-from tests.transports.test_http2_servers import _listens, free_port
+from tests.transports.test_http2_servers import _listens
 
 ROOT = Path(__file__).parent.parent.parent
 COUNT = 2_000

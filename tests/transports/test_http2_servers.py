@@ -19,6 +19,7 @@ from hypercorn.config import Config
 
 from perdure.model.deployments import HttpEndpoint
 from perdure.transports.remote import NO_HTTP2, Request
+from tests.ports import free_port
 from tests.transports.h2_server import Heard, Served, ServerConnection, connector, post, serving
 from tests.transports.in_loop import in_loop, until
 
@@ -29,13 +30,6 @@ async def greet(stream: Served) -> None:
     await stream.whole()
     stream.head(200)
     await stream.send(b"hello", end=True)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 # ---- nobody there
