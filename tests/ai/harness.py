@@ -27,23 +27,29 @@ def run(
     arg: Any = None,
     *,
     steps: list[str] | None = None,
+    shown: list[Any] | None = None,
     prepare: Callable[[TestEngine], None] = lambda engine: None,
     **options: Any,
 ) -> Any:
     """The result of a handler, an async or a plain function, replayed at every await.
 
-    `steps` is given the name of every step's run, in order; `prepare` may plan crashes and failures; `options` are of
+    `steps` is given the name of every step's run, in order; `shown` the chunks of the stream "answer" that are valid at
+    the end, of a handler that succeeds; `prepare` may plan crashes and failures; `options` are of
     `TestEngine`: `crash=True` has the process die after every commit.
     """
-    handle = wraps(handler)(partial(handler))  # a function can be a handler of one service only
+    handler_of_s = wraps(handler)(partial(handler))  # a function can be a handler of one service only
 
     async def main() -> Any:
         service = Service("S", retry_policy=FAST)
-        service.handler()(handle)
+        service.handler()(handler_of_s)
         async with TestEngine(App(service), replay=True, **options) as engine:
             prepare(engine)
             try:
-                return await engine.call(f"S/{handler.__name__}", arg, type=Any)
+                sent = await engine.send(f"S/{handler.__name__}", arg)
+                result = await sent.attach()
+                if shown is not None:
+                    shown.extend(await engine.stream(sent.id, "answer").values())
+                return result
             finally:
                 if steps is not None:
                     steps.extend(step.name for step in engine.steps)

@@ -37,6 +37,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 
 from perdure.ai.provider_errors import classify
 from perdure.ai.records import ControlFlow, Record, RecordSerde, Usage
+from perdure.ai.showing import showing
 from perdure.errors import NonDurableOperation, TerminalError
 from perdure.model.services import RetryPolicy
 from perdure.sdk.context import Context, current_context
@@ -314,11 +315,17 @@ async def tool_call(
     In the step, `current_step().token` is the idempotency key of this call. A `TerminalError` of the tool is raised
     here; any other exception is retried under `retry`, else the invocation's policy. A framework's own exceptions that
     are meant for the model or for the framework are to be named in `control_flow`.
+
+    With a `call_id` the outcome is shown to the stream that the handler has named, if it has: `perdure.ai.showing`.
     """
     context = durable_context()
-    if context is None or runs_in_handler(function):
-        return await _as_ever(call, in_thread and context is None)
-    step = _Step(call, "", None, control_flow, in_thread)
+    if context is None:
+        return await _as_ever(call, in_thread)
+    if runs_in_handler(function):
+        value = await _as_ever(call, in_thread=False)
+        _show_result(call_id, value)
+        return value
+    step = _Step(call, "", None, control_flow, in_thread, call_id)
     written = _tool_serde(function, type, serde)
     record = _ran(context.run(_tool_name(tool, call_id), step.function, retry=retry, serde=written))
     return step.outcome(await record)
@@ -336,11 +343,15 @@ def tool_call_sync(
     control_flow: Sequence[ControlFlow[Any]] = (),
 ) -> T:
     """`tool_call` for plain `def` handlers; `call` runs in a worker thread. See there, and `model_call_sync`."""
-    if durable_context() is None or runs_in_handler(function):
+    if durable_context() is None:
         return call()
+    if runs_in_handler(function):
+        value = call()
+        _show_result(call_id, value)
+        return value
     context = _blocking(f"a blocking call (tool {tool}) in an async handler")
     assert context is not None
-    step = _Step(call, "", None, control_flow, in_thread=True)
+    step = _Step(call, "", None, control_flow, True, call_id)
     written = _tool_serde(function, type, serde)
     return cast(T, step.outcome(context.run(_tool_name(tool, call_id), step.function, retry=retry, serde=written)))
 
@@ -372,8 +383,10 @@ class _Step:
         usage: Callable[[Any], Usage | None] | None,
         control_flow: Sequence[ControlFlow[Any]],
         in_thread: bool,
+        tool_call_id: str | None = None,
     ) -> None:
         self._call = call
+        self._tool_call_id = tool_call_id
         self._provider = provider
         self._usage = usage
         self._control_flow = control_flow
@@ -402,6 +415,7 @@ class _Step:
             return self._caught(error)
 
     def _record(self, value: Any) -> Record:
+        _show_result(self._tool_call_id, value)
         return Record(value, usage=None if self._usage is None else self._usage(value))
 
     def _caught(self, error: Exception) -> Record:
@@ -409,6 +423,8 @@ class _Step:
             if isinstance(error, flow.kind):
                 return Record(raised=(flow.label, flow.dump(error)))
         known = classify(error, self._provider)
+        if isinstance(known or error, TerminalError) and self._tool_call_id and (shown := showing()) is not None:
+            shown.tool_error(self._tool_call_id, str(known or error))
         if known is None or known is error:
             raise error
         raise known from error
@@ -438,6 +454,11 @@ def _blocking(operation: str) -> SyncContext | None:
     if isinstance(context, Context):
         raise NonDurableOperation(operation)
     return context
+
+
+def _show_result(call_id: str | None, value: Any) -> None:
+    if call_id and (shown := showing()) is not None:
+        shown.tool_result(call_id, value)
 
 
 def _count() -> None:
