@@ -21,6 +21,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from msgspec.structs import replace
+
 from perdure.errors import (
     AttemptGone,
     JournalMismatch,
@@ -188,26 +190,7 @@ class HandlerRun:
         self._entries.append(notification)
         self._machine.closed = True
         self.loop.abandon()
-        start = self.start
-        self._reset(
-            Start(
-                start.id,
-                start.target,
-                tuple(self._entries),
-                start.state,
-                start.random_seed,
-                start.attempt,
-                start.failures,
-                start.started_at,
-                start.step_attempts,
-                start.retry_policy,
-                start.since_progress_ms,
-                self._machine.seen,
-                start.trace,
-                start.trace_state,
-                start.streams,
-            )
-        )
+        self._reset(replace(self.start, entries=tuple(self._entries), seen=self._machine.seen))
         self.begin()
 
     def close_input(self) -> None:
