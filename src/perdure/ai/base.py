@@ -38,10 +38,12 @@ from typing import Any, TypeVar, cast, get_type_hints
 from perdure.ai.provider_errors import classify
 from perdure.ai.records import ControlFlow, Record, RecordSerde, Usage
 from perdure.ai.showing import showing
+from perdure.ai.usage import priced, spend, within_budget
 from perdure.errors import NonDurableOperation, TerminalError
 from perdure.model.services import RetryPolicy
 from perdure.sdk.context import Context, current_context
 from perdure.sdk.serde import Serde, SerdeError, serde_for
+from perdure.sdk.steps import current_step
 from perdure.sdk.threads import SyncContext
 
 __all__ = [
@@ -249,6 +251,7 @@ async def model_call(
     time that the provider asks for: see `provider_errors`. Exceptions of `control_flow` are results, raised again.
     """
     _count()
+    within_budget()
     return await durable_call(
         f"model {model}",
         call,
@@ -278,6 +281,7 @@ def model_call_sync(
     Raises `NonDurableOperation` in an async handler.
     """
     _count()
+    within_budget()
     return durable_call_sync(
         f"model {model}",
         call,
@@ -416,7 +420,8 @@ class _Step:
 
     def _record(self, value: Any) -> Record:
         _show_result(self._tool_call_id, value)
-        return Record(value, usage=None if self._usage is None else self._usage(value))
+        usage = None if self._usage is None else self._usage(value)
+        return Record(value, usage=None if usage is None else priced(usage, current_step().attempt))
 
     def _caught(self, error: Exception) -> Record:
         for flow in self._control_flow:
@@ -430,6 +435,8 @@ class _Step:
         raise known from error
 
     def outcome(self, record: Record) -> Any:
+        if record.usage is not None:
+            spend(record.usage)
         if record.raised is None:
             return record.value
         label, data = record.raised

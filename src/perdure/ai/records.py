@@ -44,6 +44,14 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """Tokens of the request that were written to the provider's cache."""
     reasoning_tokens: int = 0
     """Tokens of the answer that nobody sees."""
+    cost: float | None = None
+    """US dollars, by the prices of that moment; None if the model has no known price."""
+    prices: str = ""
+    """The version of those prices."""
+    session: str = ""
+    """What `usage_session` was told."""
+    attempt: int = 1
+    """Which try of the step it was; what earlier ones cost is not known."""
 
 
 def usage_of(provider: str, model: str, counts: Mapping[str, Any]) -> Usage:
