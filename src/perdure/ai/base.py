@@ -38,6 +38,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 from perdure.ai.provider_errors import classify
 from perdure.ai.records import ControlFlow, Record, RecordSerde, Usage
 from perdure.ai.showing import showing
+from perdure.ai.spans import span_of_handler
 from perdure.ai.usage import priced, spend, within_budget
 from perdure.errors import NonDurableOperation, TerminalError
 from perdure.model.services import RetryPolicy
@@ -391,6 +392,7 @@ class _Step:
     ) -> None:
         self._call = call
         self._tool_call_id = tool_call_id
+        self._span = span_of_handler()
         self._provider = provider
         self._usage = usage
         self._control_flow = control_flow
@@ -421,12 +423,12 @@ class _Step:
     def _record(self, value: Any) -> Record:
         _show_result(self._tool_call_id, value)
         usage = None if self._usage is None else self._usage(value)
-        return Record(value, usage=None if usage is None else priced(usage, current_step().attempt))
+        return Record(value, usage=None if usage is None else priced(usage, current_step().attempt), span=self._span)
 
     def _caught(self, error: Exception) -> Record:
         for flow in self._control_flow:
             if isinstance(error, flow.kind):
-                return Record(raised=(flow.label, flow.dump(error)))
+                return Record(raised=(flow.label, flow.dump(error)), span=self._span)
         known = classify(error, self._provider)
         if isinstance(known or error, TerminalError) and self._tool_call_id and (shown := showing()) is not None:
             shown.tool_error(self._tool_call_id, str(known or error))

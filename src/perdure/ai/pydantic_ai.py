@@ -62,6 +62,7 @@ from pydantic_ai.toolsets import AbstractToolset, ExternalToolset, FunctionTools
 
 from perdure.ai.base import durable_call, durable_context, ends_invocation, model_call, runs_in_handler, tool_call
 from perdure.ai.records import Usage
+from perdure.ai.spans import agent_run
 from perdure.errors import TerminalError
 from perdure.model.services import RetryPolicy
 from perdure.sdk.steps import current_step
@@ -180,7 +181,8 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         try:
             # On the handler's loop what is given to an executor runs at once; out of other threads nothing comes back
             # to it. In a step it is a thread of these.
-            with replay_scope(), Agent.using_thread_executor(_threads()):
+            name = ctx.agent.name if ctx.agent is not None else None
+            with replay_scope(), Agent.using_thread_executor(_threads()), agent_run(name, "pydantic-ai"):
                 return await super().wrap_run(ctx, handler=handler)
         except RunCancelled:
             raise
