@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # package (or top-level module) -> what it 
     "sdk": {"errors", "model", "protocol"},
     "builtin": {"errors", "model", "protocol", "sdk"},
     "ai": {"errors", "model", "protocol", "sdk"},
+    "mcp": {"errors", "sdk"},
     "runtime": {"errors", "model", "core", "protocol", "storage", "transports", "telemetry"},
     "sql": {"errors", "model", "core", "protocol"},
     "web": {"errors", "model", "protocol", "runtime", "sql", "telemetry"},

@@ -187,10 +187,11 @@ class DurableServer:
                 lists[what] = result = await call
                 return result  # type: ignore[no-any-return]
             known = lists[what] = asyncio.ensure_future(call)  # of several who ask at once, the first asks for all
+        asked: asyncio.Future[T] = known
         try:
-            return await asyncio.shield(known)
+            return await asyncio.shield(asked)
         finally:
-            if known.done() and lists.get(what) is known and (known.cancelled() or known.exception() is not None):
+            if asked.done() and lists.get(what) is asked and (asked.cancelled() or asked.exception() is not None):
                 del lists[what]
 
     # ---- calls
