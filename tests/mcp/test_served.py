@@ -19,6 +19,7 @@ from mcp.shared._httpx_utils import create_mcp_http_client
 from perdure import Client as Perdure
 from perdure.mcp.answers import CODE, INVOCATION
 from perdure.mcp.server import IDEMPOTENCY_KEY
+from tests.ai.ladder import Served as Restarted
 from tests.cli.processes import ROOT, Served, perdure, serving
 
 APP = "tests.mcp.served:app"
@@ -243,6 +244,48 @@ def test_progress_is_what_the_handler_streams(server: Served) -> None:
 
     asyncio.run(main())
     assert told == [(1, 3, "one"), (2, None, "two"), (3, None, None)]
+
+
+def test_a_restart_of_the_server_is_not_seen(tmp_path: Path) -> None:
+    server = Restarted(tmp_path, APP, {})
+    server.start()
+    where = [f"http://127.0.0.1:{port}" for port in (server.ingress, server.admin)]
+    meta: Any = {IDEMPOTENCY_KEY: "through a restart"}
+
+    async def main() -> None:
+        async with (
+            Perdure(where[0], admin_url=where[1]) as perdure,
+            Client(stdio("--ingress-url", where[0], "--admin-url", where[1])) as client,
+        ):
+            call = asyncio.ensure_future(client.call_tool("Shop_wait", {"input": "a"}, meta=meta))
+            begun = await client.call_tool("perdure_start", _start("Shop_wait", "a"), meta=meta)
+            server.stop()
+            await asyncio.to_thread(server.start)
+            await perdure.invocation(invocation(begun)).signal("go", "on")
+            assert text(await call) == "a on"
+
+    try:
+        asyncio.run(main())
+    finally:
+        server.stop()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
+@pytest.mark.parametrize("where", [(), (APP,)], ids=["of a server", "of apps"])
+def test_it_ends_when_it_is_told_to(where: tuple[str, ...], tmp_path: Path, server: Served) -> None:
+    arguments = (*where, "--data-dir", str(tmp_path / "data")) if where else of(server)
+    command = [sys.executable, "-m", "perdure", "mcp", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        process.stdin.write(b'{"jsonrpc": "2.0", "id": 1, "method": "nothing"}\n')
+        process.stdin.flush()
+        assert process.stdout.readline()  # it serves
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_apps_are_served_in_the_process_itself(tmp_path: Path) -> None:

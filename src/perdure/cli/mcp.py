@@ -177,6 +177,8 @@ class _Served:
             yield server.ingress.url, server.admin.url, server.stopping
         finally:
             await server.stop()
+        if server.failure is not None:
+            raise perdure.PerdureError(f"the engine has stopped: {server.failure}") from server.failure
 
 
 @contextlib.asynccontextmanager
@@ -197,32 +199,38 @@ async def _serve(
     from perdure.mcp.gateway import Address, Gateways
     from perdure.mcp.server import make_server
 
+    ended = True
     place = _elsewhere(ingress_url, admin_url) if served is None else served.running()
     async with place as (ingress, admin, stop):
         gateways = Gateways(Address(ingress, admin, access().ca_file, services), access().key)
         server = make_server(gateways, name=name, version=perdure.__version__, long_calls=long_calls)
         try:
             if http is None:
-                await _over_stdio(server, stop)
+                ended = await _over_stdio(server, stop)
             else:
                 await _check_reach(host, gateways, admin)
                 await _over_http(server, gateways, host, http, stop)
         finally:
             await gateways.close()
+    if not ended:
+        # A thread waits for our standard input, and nothing but its end would let go of that; all else is closed.
+        sys.stderr.flush()
+        os._exit(0)
 
 
-async def _over_stdio(server: Any, stop: asyncio.Event) -> None:
+async def _over_stdio(server: Any, stop: asyncio.Event) -> bool:
+    """Whether the client has closed our standard input; if not, we have been told to stop."""
     from perdure.mcp.serving import serve_stdio
 
     serving = asyncio.ensure_future(serve_stdio(server))
     stopping = asyncio.ensure_future(stop.wait())
     _on_signals(stop)
     await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
-    if serving.done():
-        stopping.cancel()
-        await serving
-        return
-    serving.cancel()  # a thread reads our standard input, and nothing but its end lets go of that
+    if not serving.done():
+        return False
+    stopping.cancel()
+    await serving
+    return True
 
 
 async def _over_http(server: Any, gateways: "Gateways", host: str, port: int, stop: asyncio.Event) -> None:

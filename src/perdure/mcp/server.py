@@ -31,7 +31,7 @@ _log = logging.getLogger("perdure.mcp")
 IDEMPOTENCY_KEY: Final = "perdure/idempotency-key"
 """Where in a call's `_meta` a client says that it is the same call as another with this key."""
 
-_CANCELLED_LIMIT = 256  # requests that ended and may yet be told that they were cancelled
+_CUT_OFF_LIMIT = 256  # requests that were cut off, and of which it may yet be told that they were cancelled
 _BEAT_SECONDS = 10.0  # between signs of life to clients that want progress
 _LONGEST_WAIT_SECONDS = 300.0
 _USUAL_WAIT_SECONDS = 30.0
@@ -74,7 +74,8 @@ class _Call:
 class _Tools:
     def __init__(self, gateways: Gateways, long_calls: bool) -> None:
         self._gateways = gateways
-        self._under_way: OrderedDict[tuple[str, Any], _Call] = OrderedDict()
+        self._under_way: dict[tuple[str, Any], _Call] = {}
+        self._cut_off: OrderedDict[tuple[str, Any], _Call] = OrderedDict()
         self._cancelling: set[asyncio.Task[None]] = set()
         self._controls = _CONTROLS if long_calls else {}
 
@@ -113,26 +114,30 @@ class _Tools:
     ) -> types.CallToolResult:
         request = (_session(context), context.request_id)
         starting = asyncio.ensure_future(gateway.start(tool, arguments, _key(context)))
+        starting.add_done_callback(_noticed)
         self._under_way[request] = _Call(gateway, starting)
-        while len(self._under_way) > _CANCELLED_LIMIT and next(iter(self._under_way.values())).starting.done():
-            self._under_way.popitem(last=False)
         id = None
         try:
             id = await asyncio.shield(starting)  # it is known by its id then, also if somebody cancels meanwhile
             content = await _waiting(gateway, context, id)
         except PerdureError as error:
-            result = failed(error, id)
-        else:
-            result = answered(content, tool.output_schema is not None, id)
-        self._under_way.pop(request, None)  # not if it is cancelled: whether by the client is told next
-        return result
+            return failed(error, id)
+        except asyncio.CancelledError:
+            self._cut_off[request] = self._under_way[request]  # whether by the client's wish is told next, if at all
+            if len(self._cut_off) > _CUT_OFF_LIMIT:
+                self._cut_off.popitem(last=False)
+            raise
+        finally:
+            self._under_way.pop(request, None)
+        return answered(content, tool.output_schema is not None, id)
 
     # ---- cancellation
 
     async def watch(self, context: Context, call_next: CallNext) -> HandlerResult:
         """Sees every message: that a request was cancelled is told after it is."""
         if context.method == "notifications/cancelled":
-            call = self._under_way.pop((_session(context), (context.params or {}).get("requestId")), None)
+            request = (_session(context), (context.params or {}).get("requestId"))
+            call = self._under_way.get(request) or self._cut_off.pop(request, None)
             if call is not None:
                 task = asyncio.create_task(_cancel(call))
                 self._cancelling.add(task)
@@ -167,6 +172,12 @@ def _session(context: Context) -> str:
 def _key(context: Context) -> str:
     given = dict(context.meta or {}).get(IDEMPOTENCY_KEY)
     return given if isinstance(given, str) and given else f"mcp-{uuid.uuid4().hex}"
+
+
+def _noticed(starting: "asyncio.Future[str]") -> None:
+    """Whoever asked may be gone before it fails."""
+    if not starting.cancelled():
+        starting.exception()
 
 
 async def _cancel(call: _Call) -> None:

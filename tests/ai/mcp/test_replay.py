@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from mcp import Client, types
 
-from perdure import App, Context, Service, TerminalError
+from perdure import App, Context, Service, SyncContext, TerminalError
 from perdure.ai.mcp import durable, text_of
 from perdure.testing import TestEngine
 from tests.ai.harness import run
@@ -186,6 +186,22 @@ def test_a_server_that_asks_over_the_open_connection_is_refused_aloud(
     with caplog.at_level(logging.WARNING, "perdure.mcp"), pytest.raises(TerminalError, match="2026-07-28"):
         run(handler)
     assert "was refused" in caplog.text
+
+
+def test_in_a_plain_handler(ledger: pathlib.Path) -> None:
+    world = durable(make_server(ledger))
+
+    def handler(ctx: SyncContext) -> Any:
+        async def ask() -> Any:
+            names = [tool.name for tool in (await world.list_tools()).tools]
+            again = [tool.name for tool in (await world.list_tools()).tools]
+            return [names == again, (await world.call_tool("add", {"numbers": [1, 2]})).structured_content]
+
+        return asyncio.run(ask())
+
+    steps: list[str] = []
+    assert run(handler, steps=steps) == [True, {"total": 3, "of": [1, 2]}]
+    assert steps == ["list tools", "tool add"]
 
 
 def test_outside_of_handlers_it_is_a_client(ledger: pathlib.Path) -> None:

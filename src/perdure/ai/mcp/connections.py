@@ -32,6 +32,8 @@ class Connection:
         self.trouble = HttpTrouble()
         self.users = 0
         self.retired = False
+        self._unused_since = 0.0
+        self._watched = False  # whether a timer looks at it: there is one at a time, however many use it
         self._leave = asyncio.Event()
         self._ready: asyncio.Future[Client] = self._loop.create_future()
         # The context is empty: what the step that comes first has in its own is not meant for those that follow.
@@ -78,6 +80,24 @@ class Connection:
             if not self._ready.done():
                 self._task.cancel()
 
+    def close_after(self, idle: float) -> None:
+        """Close when nobody has used it for so many seconds from now."""
+        self._unused_since = self._loop.time()
+        if not self._watched:
+            self._watched = True
+            self._loop.call_later(idle, self._look, idle, context=contextvars.Context())
+
+    def _look(self, idle: float) -> None:
+        self._watched = False
+        left = self._unused_since + idle - self._loop.time()
+        if self.users or self.retired:
+            return  # who leaves last has it closed
+        if left > 0:
+            self._watched = True
+            self._loop.call_later(left, self._look, idle, context=contextvars.Context())
+        else:
+            self.retire()
+
     async def closed(self) -> None:
         self.retire()
         self._leave.set()
@@ -121,7 +141,7 @@ class Pool:
                 if connection.retired:
                     connection.retire()
                 elif not connection.users:
-                    loop.call_later(self._idle, _close_idle, connection, context=contextvars.Context())
+                    connection.close_after(self._idle)
 
     def _opened(self, loop: asyncio.AbstractEventLoop) -> Connection:
         others = [each for each in _OPEN.get(loop, ()) if each.open]
@@ -139,9 +159,3 @@ class Pool:
         connection = self._there.pop(asyncio.get_running_loop(), None)
         if connection is not None:
             await connection.closed()
-
-
-def _close_idle(connection: Connection) -> None:
-    # Whoever used it since has a call of this to come, so at worst a used connection is closed a little early.
-    if not connection.users:
-        connection.retire()
