@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import logging
 import pathlib
 from collections.abc import Callable
@@ -186,6 +187,23 @@ def test_a_server_that_asks_over_the_open_connection_is_refused_aloud(
     with caplog.at_level(logging.WARNING, "perdure.mcp"), pytest.raises(TerminalError, match="2026-07-28"):
         run(handler)
     assert "was refused" in caplog.text
+
+
+def test_as_tools_of_langchain(ledger: pathlib.Path) -> None:
+    world = durable(make_server(ledger))
+
+    async def handler(ctx: Context) -> Any:
+        tools = {tool.name: tool for tool in await world.tools_for_langchain()}
+        total = await tools["add"].ainvoke({"numbers": [1, 2]})
+        failed = await tools["broken"].ainvoke(
+            {"type": "tool_call", "id": "call", "name": "broken", "args": {}},
+        )
+        return [json.loads(total), failed.status, failed.content]
+
+    steps: list[str] = []
+    total, status, words = run(handler, steps=steps)
+    assert total == {"total": 3, "of": [1, 2]} and status == "error" and "broken" in words
+    assert steps == ["list tools", "tool add", "tool broken"]
 
 
 def test_in_a_plain_handler(ledger: pathlib.Path) -> None:

@@ -20,7 +20,7 @@ from perdure.ai.base import durable_call, durable_context, tool_call
 from perdure.ai.mcp import questions
 from perdure.ai.mcp.connections import Pool
 from perdure.ai.mcp.failures import HttpTrouble, session_is_gone, translated
-from perdure.ai.mcp.formats import anthropic_tools, openai_response_tools, openai_tools
+from perdure.ai.mcp.formats import anthropic_tools, openai_response_tools, openai_tools, text_of
 from perdure.ai.mcp.journaled import ANSWER, wire
 from perdure.errors import TerminalError
 from perdure.model.services import RetryPolicy
@@ -29,6 +29,7 @@ from perdure.sdk.steps import current_step
 
 if TYPE_CHECKING:
     import httpx2
+    from langchain_core.tools import StructuredTool
 
 __all__ = ["IDEMPOTENCY_KEY", "DurableServer", "durable"]
 
@@ -168,6 +169,27 @@ class DurableServer:
     async def tools_for_anthropic(self) -> list[dict[str, Any]]:
         """`tools=` of Anthropic's messages."""
         return anthropic_tools((await self.list_tools()).tools)
+
+    async def tools_for_langchain(self) -> "list[StructuredTool]":
+        """Tools of LangChain, for agents and graphs; needs `langchain`. A result with `is_error` is a tool's error."""
+        from langchain_core.tools import StructuredTool, ToolException
+
+        def made(tool: types.Tool) -> StructuredTool:
+            async def call(**arguments: Any) -> str:
+                result = await self.call_tool(tool.name, arguments)
+                if result.is_error:
+                    raise ToolException(text_of(result))
+                return text_of(result)
+
+            return StructuredTool(
+                name=tool.name,
+                description=tool.description or tool.name,
+                args_schema=tool.input_schema,
+                coroutine=call,
+                handle_tool_error=True,
+            )
+
+        return [made(tool) for tool in (await self.list_tools()).tools]
 
     async def _list(self, what: str, type: "type[T]", refresh: bool) -> T:
         async def pages(session: Any) -> Any:
