@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # package (or top-level module) -> what it 
     "builtin": {"errors", "model", "protocol", "sdk"},
     "prices": {"errors"},
     "ai": {"errors", "model", "protocol", "sdk", "prices"},
+    "mcp": {"errors", "sdk"},
     "runtime": {"errors", "model", "core", "protocol", "storage", "transports", "telemetry"},
     "sql": {"errors", "model", "core", "protocol"},
     "web": {"errors", "model", "protocol", "runtime", "sql", "telemetry"},

@@ -21,6 +21,7 @@ from perdure.cli.access import read_access, use
 from perdure.cli.asking import MISUSED, REFUSED, tell, wants_json
 from perdure.cli.call import call
 from perdure.cli.init import init
+from perdure.cli.mcp import mcp
 from perdure.cli.serve import serve
 from perdure.cli.sql import sql
 from perdure.cli.status import status, whoami
@@ -77,6 +78,7 @@ app.command("why")(why)
 app.command("watch")(watch)
 app.command("sql")(sql)
 app.command("usage")(usage)
+app.command("mcp")(mcp)
 app.command("whoami")(whoami)
 app.add_typer(invocations.app)
 app.add_typer(awakeables.app)
