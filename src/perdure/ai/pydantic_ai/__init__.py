@@ -1,0 +1,6 @@
+"""pydantic-ai, durable: `Agent(model, tools=[...], capabilities=[PerdureDurability()])`. See `PerdureDurability`."""
+
+from perdure.ai.pydantic_ai.approvals import PerdureApprovals
+from perdure.ai.pydantic_ai.durability import PerdureDurability, ToolConfig
+
+__all__ = ["PerdureApprovals", "PerdureDurability", "ToolConfig"]
