@@ -1,0 +1,58 @@
+"""The model of the examples: a real one if the environment has a key, else one on loopback that does as its example says.
+
+OPENAI_API_KEY and OPENAI_MODEL, ANTHROPIC_API_KEY and ANTHROPIC_MODEL choose a real one.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+
+from perdure.testing.model_server import Fault, ModelServer, Policy
+
+__all__ = ["CLAUDE", "GPT", "environment", "provider"]
+
+GPT = os.environ.get("OPENAI_MODEL", "gpt-4.1-mini")
+CLAUDE = os.environ.get("ANTHROPIC_MODEL", "claude-haiku-4-5")
+
+
+@contextlib.contextmanager
+def provider(
+    policy: Policy,
+    *names: str,
+    faults: Sequence[Fault] = (),
+    latency: tuple[float, float] = (0.0, 0.0),
+) -> Iterator[ModelServer | None]:
+    """Somebody to ask for the length of the block: `names` ("OPENAI" if there are none), or if one of them has no key
+    a loopback server with that policy, which is given. The clients find it by the environment.
+    """
+    names = names or ("OPENAI",)
+    if all(os.environ.get(f"{name}_API_KEY") for name in names):
+        yield None
+        return
+    with ModelServer(policy, faults=faults, latency=latency) as server, set_for_now(environment(server)):
+        yield server
+
+
+def environment(server: ModelServer) -> dict[str, str]:
+    """What clients need to find the server, and to find it without a proxy; also for other processes."""
+    return {
+        "OPENAI_API_KEY": "loopback",
+        "OPENAI_BASE_URL": server.base_url,
+        "ANTHROPIC_API_KEY": "loopback",
+        "ANTHROPIC_BASE_URL": server.url,
+        "NO_PROXY": "127.0.0.1",
+    }
+
+
+@contextlib.contextmanager
+def set_for_now(variables: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
