@@ -1,15 +1,16 @@
-"""The model of the examples: a real one if the environment has a key, else one on loopback that does as its example says.
+"""The model of the examples: a real one if there is a key, else one on loopback that does as its example says.
 
 OPENAI_API_KEY and OPENAI_MODEL, ANTHROPIC_API_KEY and ANTHROPIC_MODEL choose a real one.
 """
 
+import asyncio
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from perdure.testing.model_server import Fault, ModelServer, Policy
 
-__all__ = ["CLAUDE", "GPT", "environment", "provider"]
+__all__ = ["CLAUDE", "GPT", "environment", "provider", "until"]
 
 GPT = os.environ.get("OPENAI_MODEL", "gpt-4.1-mini")
 CLAUDE = os.environ.get("ANTHROPIC_MODEL", "claude-haiku-4-5")
@@ -42,6 +43,12 @@ def environment(server: ModelServer) -> dict[str, str]:
         "ANTHROPIC_BASE_URL": server.url,
         "NO_PROXY": "127.0.0.1",
     }
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait until it is true."""
+    while not true():  # noqa: ASYNC110 - what it looks at has no event to wait for
+        await asyncio.sleep(0.01)
 
 
 @contextlib.contextmanager
