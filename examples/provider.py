@@ -7,8 +7,9 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from perdure.testing.model_server import Fault, ModelServer, Policy
+from perdure.testing.model_server import Fault, ModelApp, ModelServer, Policy
 
 __all__ = ["CLAUDE", "GPT", "environment", "provider", "until"]
 
@@ -22,16 +23,33 @@ def provider(
     *names: str,
     faults: Sequence[Fault] = (),
     latency: tuple[float, float] = (0.0, 0.0),
+    pace: float = 0.0,
 ) -> Iterator[ModelServer | None]:
     """Somebody to ask for the length of the block: `names` ("OPENAI" if there are none), or if one of them has no key
-    a loopback server with that policy, which is given. The clients find it by the environment.
+    a loopback server with that policy, which is given. The clients find it by the environment. `pace` is how many
+    seconds its streams take for a word.
     """
     names = names or ("OPENAI",)
     if all(os.environ.get(f"{name}_API_KEY") for name in names):
         yield None
         return
-    with ModelServer(policy, faults=faults, latency=latency) as server, set_for_now(environment(server)):
+    server = ModelServer()
+    server.app = _Paced(policy, faults=faults, latency=latency)
+    server.app.pace = pace
+    with server, set_for_now(environment(server)):
         yield server
+
+
+class _Paced(ModelApp):
+    pace = 0.0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def slowly(event: Any) -> None:
+            if event.get("more_body"):
+                await asyncio.sleep(self.pace)
+            await send(event)
+
+        await super().__call__(scope, receive, slowly)
 
 
 def environment(server: ModelServer) -> dict[str, str]:
