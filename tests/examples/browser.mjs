@@ -30,7 +30,10 @@ class EventSource {
       try {
         const headers = this.lastEventId ? { "last-event-id": this.lastEventId } : {};
         const response = await fetch(this.url, { headers });
-        if (response.status !== 200) return this.close();
+        if (response.status !== 200) {
+          this.readyState = EventSource.CLOSED; // as browsers do, when a server that starts says 503
+          return this.onerror?.();
+        }
         let buffer = "";
         for await (const piece of response.body.pipeThrough(new TextDecoderStream())) {
           buffer += piece;
