@@ -52,6 +52,18 @@ def test_the_chat() -> None:
     )
 
 
+def test_the_vercel_ai_sdk() -> None:
+    output = run("typescript_vercel")
+    assert "killed the endpoint during 'weather Oslo'" in output
+    assert "killed perdure serve during 'hotel Rome'" in output
+    assert "It is sunny in Rome. It snows in Oslo. A room in Rome is booked." in output
+    assert output.endswith("4 requests of the model\n")
+
+
+def test_its_lock_file_names_no_registry() -> None:
+    assert '"resolved"' not in (ROOT / "examples" / "typescript-vercel" / "package-lock.json").read_text()
+
+
 class Browser:
     """Somebody who has the page open; see `browser.mjs`."""
 
