@@ -1,8 +1,8 @@
 """The table of docs/ai/patterns.md: what of each agent framework the tests show, made of those that passed.
 
-A test says with `@pytest.mark.pattern("token streaming")` what it shows. `python -m tests.ai.patterns`,
-or `make patterns` runs those that do, framework by framework, and writes the table if none failed. A framework that is not installed
-beside the others is run with an interpreter of its own: `--python google_adk=PATH`.
+A test says with `@pytest.mark.pattern("token streaming")` what it shows. `make patterns` runs all the tests that do,
+framework by framework, and writes the table if none failed. A framework that is not installed beside the others is run
+with an interpreter of its own: `python -m tests.ai.patterns --python google_adk=PATH`.
 
 This module is also the plugin of pytest that tells of the outcomes, to the file that PERDURE_PATTERNS names.
 """
