@@ -27,7 +27,7 @@ async def ask(ctx: Context, question: str) -> str:
     messages: list[Any] = [{"role": "user", "content": question}]
     while True:
         answer = await client.chat.completions.create(
-            model=os.environ.get("MODEL", "gpt-4.1-mini"), messages=messages, tools=tools
+            model=os.environ.get("OPENAI_MODEL", "gpt-4.1-mini"), messages=messages, tools=tools
         )
         message = answer.choices[0].message
         messages.append(message.model_dump(exclude_none=True))

@@ -14,10 +14,20 @@ from typing import Any
 from mcp import Client, StdioServerParameters
 from mcp.types import CallToolResult, TextContent
 
-from examples.ai.loopback import provider
+from examples.provider import provider
+from perdure.testing.model_server import ChatRequest, Fault, Reply, ToolCall
 
+BAD_DAY = (Fault(status=429, retry_after=0.1), Fault(status=500))
 ROOT = Path(__file__).parents[2]
 SAME_CALL: Any = {"perdure/idempotency-key": "the weather of today"}
+
+
+def policy(request: ChatRequest) -> Reply:
+    """The model where there is no key: asks for the weather in both places at once, then says what was found."""
+    reports = [str(message["content"]).strip('"') for message in request.messages if message["role"] == "tool"]
+    if reports:
+        return Reply(" ".join(reports))
+    return Reply(tool_calls=(ToolCall("weather", {"place": "Paris"}), ToolCall("weather", {"place": "Rome"})))
 
 
 async def ask(data: str) -> CallToolResult:
@@ -31,13 +41,14 @@ async def ask(data: str) -> CallToolResult:
 
 
 async def main() -> None:
-    with tempfile.TemporaryDirectory() as data, provider("OPENAI_API_KEY", "OPENAI_BASE_URL", "/v1") as model:
-        os.environ["MODEL"] = model
+    with tempfile.TemporaryDirectory() as data, provider(policy, faults=BAD_DAY) as server:
         for _ in range(2):
             answer = await ask(data)
             (block,) = answer.content
             assert isinstance(block, TextContent) and not answer.is_error
             print(block.text)
+    if server is not None:
+        print(f"(the provider was asked {server.count()} times)")
 
 
 if __name__ == "__main__":

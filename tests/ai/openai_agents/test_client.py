@@ -59,6 +59,7 @@ def test_one_request_for_each_model_call(api: Any) -> None:
         Fault(status=503, at=2),
     ],
 )
+@pytest.mark.pattern("provider errors")
 def test_faults_are_ridden_out(api: Any, fault: Fault) -> None:
     with ModelServer(POLICY) as server:
         subject = agent(server, api)

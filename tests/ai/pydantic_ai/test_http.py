@@ -16,7 +16,8 @@ from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from perdure import App, Context, Service, TerminalError
-from perdure.ai.pydantic_ai import PerdureApprovals, PerdureDurability
+from perdure.ai.pydantic_ai import MessageHistory, PerdureApprovals, PerdureDurability
+from perdure.ai.sessions import Session
 from perdure.testing import TestEngine
 from perdure.testing.model_server import ChatRequest, Fault, ModelServer, Reply, ToolCall
 from tests.ai.harness import FAST, closed_by_run, run
@@ -77,6 +78,7 @@ def test_an_agent_over_http(server: ModelServer, model: Model) -> None:
         (Fault(cut_after=30), 3),
     ],
 )
+@pytest.mark.pattern("provider errors")
 def test_errors_of_the_moment_are_tried_again(server: ModelServer, model: Model, fault: Fault, requests: int) -> None:
     server.inject(fault)
     agent = agent_of(model)
@@ -184,3 +186,34 @@ def test_people_decide_about_tools(crash: bool) -> None:
 
     assert asyncio.run(main()) == "paid 1; too much; Nobody answered in time."
     assert set(done) == {1}
+
+
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.pattern("session memory")
+def test_a_history_is_kept_and_its_window_begins_with_a_turn(crash: bool) -> None:
+    seen: list[int] = []
+
+    def respond(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        seen.append(len(messages))
+        if isinstance(messages[-1].parts[-1], ToolReturnPart):
+            return ModelResponse([TextPart("done")])
+        return ModelResponse([ToolCallPart("look", {}, f"c{len(messages)}")])
+
+    agent: Agent[None, str] = Agent(FunctionModel(respond), capabilities=[PerdureDurability()])
+
+    @agent.tool_plain
+    def look() -> str:
+        return "seen"
+
+    async def handler(ctx: Context) -> Any:
+        history = MessageHistory(Session("chat"))
+        for text in ("one", "two"):
+            result = await agent.run(text, message_history=await history.messages())
+            await history.add(result.new_messages())
+        window = await history.messages(3)
+        kept = await history.messages(2, keep_first=1)
+        return [len(await history.messages()), len(window), len(kept), len(await history.messages(5)), result.output]
+
+    assert run(handler, crash=crash) == [8, 0, 1, 4, "done"]
+    if not crash:
+        assert seen == [1, 3, 5, 7]

@@ -2,5 +2,6 @@
 
 from perdure.ai.pydantic_ai.approvals import PerdureApprovals
 from perdure.ai.pydantic_ai.durability import PerdureDurability, ToolConfig
+from perdure.ai.pydantic_ai.history import MessageHistory
 
-__all__ = ["PerdureApprovals", "PerdureDurability", "ToolConfig"]
+__all__ = ["MessageHistory", "PerdureApprovals", "PerdureDurability", "ToolConfig"]
