@@ -14,13 +14,16 @@ from langgraph.checkpoint.memory import InMemorySaver
 from perdure.ai.base import in_handler
 from perdure.ai.ids import make_ids_replay, replaying, time_ordered
 from perdure.ai.instrumented import only_of_the_handler
-from perdure.ai.langchain import middleware, models
+from perdure.ai.langchain import middleware, models, runs
+from perdure.ai.langchain.approvals import decide, decide_sync
+from perdure.ai.langchain.history import PerdureChatMessageHistory
 from perdure.ai.langchain.middleware import DurableMiddleware
 
-__all__ = ["DurableMiddleware", "in_handler"]
+__all__ = ["DurableMiddleware", "PerdureChatMessageHistory", "decide", "decide_sync", "in_handler"]
 
 models.install()
 middleware.install()
+runs.install()
 only_of_the_handler(
     InMemorySaver, ("get_tuple", "list", "put", "put_writes", "delete_thread"), "PerdureSaver is durable"
 )

@@ -12,7 +12,18 @@ from pydantic_core import to_jsonable_python
 from perdure.ai.records import Usage
 from perdure.sdk.serde import Serde, SerdeError
 
-__all__ = ["CHUNKS", "RESULT", "TOOL_RESULT", "Packer", "pack", "unpack", "usage_of_chunks", "usage_of_result"]
+__all__ = [
+    "CHUNKS",
+    "RESULT",
+    "TOOL_RESULT",
+    "Packer",
+    "pack",
+    "read_message",
+    "unpack",
+    "usage_of_chunks",
+    "usage_of_result",
+    "write_message",
+]
 
 
 class Packer:
@@ -38,18 +49,19 @@ pack = Packer(JsonPlusSerializer(allowed_msgpack_modules=True))  # only what thi
 unpack = pack.unpack
 
 
-def _message(message: BaseMessage) -> Any:
+def write_message(message: BaseMessage) -> Any:
     """The message as JSON; packed, if JSON would change it."""
     try:
         written = to_jsonable_python(message_to_dict(message))
-        if _read(written) == message:
+        if read_message(written) == message:
             return written
     except Exception:
         return pack(message)
     return pack(message)
 
 
-def _read(written: Any) -> Any:
+def read_message(written: Any) -> Any:
+    """What `write_message` has written."""
     return unpack(written) if isinstance(written, list) else messages_from_dict([written])[0]
 
 
@@ -60,7 +72,7 @@ class _ResultSerde:
 
     def serialize(self, result: ChatResult) -> bytes:
         generations = [
-            {"message": _message(each.message), "info": to_jsonable_python(each.generation_info, fallback=str)}
+            {"message": write_message(each.message), "info": to_jsonable_python(each.generation_info, fallback=str)}
             for each in result.generations
         ]
         output = to_jsonable_python(result.llm_output, fallback=str)
@@ -69,7 +81,7 @@ class _ResultSerde:
     def deserialize(self, data: bytes) -> ChatResult:
         written = msgspec.json.decode(data)
         generations = [
-            ChatGeneration(message=_read(each["message"]), generation_info=each["info"])
+            ChatGeneration(message=read_message(each["message"]), generation_info=each["info"])
             for each in written["generations"]
         ]
         return ChatResult(generations=generations, llm_output=written["llm_output"])
@@ -85,14 +97,14 @@ class _ChunksSerde:
 
     def serialize(self, chunks: list[ChatGenerationChunk]) -> bytes:
         written = [
-            {"message": _message(each.message), "info": to_jsonable_python(each.generation_info, fallback=str)}
+            {"message": write_message(each.message), "info": to_jsonable_python(each.generation_info, fallback=str)}
             for each in chunks
         ]
         return msgspec.json.encode(written)
 
     def deserialize(self, data: bytes) -> list[ChatGenerationChunk]:
         return [
-            ChatGenerationChunk(message=_read(each["message"]), generation_info=each["info"])
+            ChatGenerationChunk(message=read_message(each["message"]), generation_info=each["info"])
             for each in msgspec.json.decode(data)
         ]
 
@@ -108,16 +120,16 @@ class _ToolResultSerde:
     def serialize(self, result: Any) -> bytes:
         if isinstance(result, ToolMessage) and result.artifact is not None:
             bare = result.model_copy(update={"artifact": None})
-            return msgspec.json.encode({"message": _message(bare), "artifact": pack(result.artifact)})
+            return msgspec.json.encode({"message": write_message(bare), "artifact": pack(result.artifact)})
         if isinstance(result, BaseMessage):
-            return msgspec.json.encode({"message": _message(result)})
+            return msgspec.json.encode({"message": write_message(result)})
         return msgspec.json.encode({"packed": pack(result)})
 
     def deserialize(self, data: bytes) -> Any:
         written = msgspec.json.decode(data)
         if "packed" in written:
             return unpack(written["packed"])
-        message = _read(written["message"])
+        message = read_message(written["message"])
         if "artifact" in written:
             message.artifact = unpack(written["artifact"])
         return message
