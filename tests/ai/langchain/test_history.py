@@ -1,17 +1,19 @@
 """A chat message history in a session: in handlers and outside of them, windowed."""
 
 import asyncio
+import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 
-from perdure import App, Context, Engine, SyncContext
+from perdure import App, Context, Engine, SyncClient, SyncContext
 from perdure.ai.langchain import PerdureChatMessageHistory
-from perdure.errors import NonDurableOperation
 from perdure.testing import InvocationPaused
 from tests.ai.harness import run
 from tests.ai.langchain.fakes import call, fake, says
+from tests.cli.processes import serving
 
 
 def turn(number: int) -> list[Any]:
@@ -63,18 +65,38 @@ def test_a_window_begins_with_a_turn() -> None:
 
 
 def test_messages_that_json_would_change() -> None:
-    class Kept:
-        def __eq__(self, other: Any) -> bool:
-            return isinstance(other, tuple)
-
     async def handler(ctx: Context) -> Any:
         history = PerdureChatMessageHistory("chat")
-        await history.aadd_messages([ToolMessage("x", tool_call_id="c", artifact=(1, {2: b"\xff"}))])
+        await history.aadd_messages([HumanMessage("x", additional_kwargs={"raw": b"\xff"})])
         (message,) = await history.aget_messages()
-        assert isinstance(message, ToolMessage)
-        return message.artifact == (1, {2: b"\xff"})
+        return message.additional_kwargs["raw"] == b"\xff"
 
     assert run(handler) is True
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_runnable_with_message_history(plain: bool) -> None:
+    """What the interface is for. The framework means to drop it, and warns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from langchain_core.runnables.history import RunnableWithMessageHistory
+
+        model = fake(says("one"), says("two"))
+        subject: Any = RunnableWithMessageHistory(model, PerdureChatMessageHistory)
+    config: Any = {"configurable": {"session_id": "chat"}}
+
+    async def handler(ctx: Context) -> Any:
+        for text in ("x", "y"):
+            await subject.ainvoke([HumanMessage(text)], config)
+        return [message.text for message in await PerdureChatMessageHistory("chat").aget_messages()]
+
+    def blocking(ctx: SyncContext) -> Any:
+        for text in ("x", "y"):
+            subject.invoke([HumanMessage(text)], config)
+        return [message.text for message in PerdureChatMessageHistory("chat").messages]
+
+    assert run(blocking if plain else handler) == ["x", "one", "y", "two"]
+    assert [len(messages) for messages in model.asked] == [1, 3]
 
 
 def test_with_a_client_and_without() -> None:
@@ -96,4 +118,22 @@ def test_with_a_client_and_without() -> None:
 
     with pytest.raises(InvocationPaused, match="aget_messages"):
         run(blocks)
-    assert NonDurableOperation is not None
+
+
+def test_with_a_blocking_client(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, app="tests.durability.services:app") as server,
+        SyncClient(server.ingress, admin_url=server.admin) as client,
+    ):
+        history = PerdureChatMessageHistory("chat", client=client)
+        history.add_user_message("one")
+        assert [message.text for message in history.messages] == ["one"]
+
+        async def main() -> Any:
+            await history.aadd_messages([AIMessage("two")])
+            texts = [message.text for message in await history.aget_messages()]
+            await history.aclear()
+            return texts
+
+        assert asyncio.run(main()) == ["one", "two"]
+        assert history.messages == []

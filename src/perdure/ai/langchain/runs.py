@@ -66,5 +66,4 @@ async def _awithin(graph: Any, events: Any) -> AsyncIterator[Any]:
                     return
             yield event
     finally:
-        await events.aclose()
-        run.end()
+        run.end()  # what is left of the events is closed by the handler's loop, as without this
