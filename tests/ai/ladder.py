@@ -2,13 +2,14 @@
 
 import collections
 import http.client
+import itertools
 import json
 import os
 import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from tests.ports import free_ports
@@ -17,6 +18,7 @@ __all__ = ["climb"]
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PATIENCE = 60.0  # seconds for a start, or for an answer
+UNREACHED = 10**9  # a position that no journal has
 
 
 class Seen(Protocol):
@@ -111,7 +113,7 @@ def climb(
     environment: Mapping[str, str],
     *,
     answer: Any,
-    positions: int,
+    positions: int | Sequence[int],
     at_once: int = 2,
 ) -> None:
     """Kill the server at position 2, 3, ... of the journal of a new invocation, until one runs through without a kill.
@@ -119,9 +121,11 @@ def climb(
     An undisturbed invocation comes first and says what is right: the answer, the number of model requests, the tools'
     effects. After each kill the answer must be the same; the provider was asked as often, or once more for the request
     that was in flight; every effect is there once by its token, and only the tools that were at work in the moment of
-    the kill have done it again. `positions` is the least number of kills there must have been, `at_once` how many tools
-    run side by side.
+    the kill have done it again. `positions` is the least number of kills there must have been, or the positions to kill
+    at in place of all; `at_once` how many tools run side by side.
     """
+    # At 1 nobody but the journal knows of the invocation; that is for the engine's own tests.
+    chosen = itertools.count(2) if isinstance(positions, int) else (*positions, UNREACHED)
     server = Served(directory, app, environment)
     server.start()
     try:
@@ -129,8 +133,7 @@ def climb(
         assert right == answer
         asked, done = len(provider.requests), named(server.effects())
         assert asked and all(request.key for request in provider.requests), "a request without an idempotency key"
-        position = 2  # at 1 nobody but the journal knows of the invocation; that is for the engine's own tests
-        while True:
+        for kills, position in enumerate(chosen):  # noqa: B007
             provider.requests.clear()
             server.order.write_text(str(position))
             assert server.answer(handler, argument) == right
@@ -142,9 +145,9 @@ def climb(
             lines = server.effects()
             assert named(list(dict.fromkeys(lines))) == done, f"killed at {position}: {lines}"
             assert len(lines) - len(set(lines)) <= at_once, f"killed at {position}: {lines}"
-            position += 1
-        assert position - 2 >= positions, f"killed at {position - 2} positions only"
-        assert server.starts == position - 1
+        wanted = positions if isinstance(positions, int) else len(positions)
+        assert kills >= wanted, f"killed at {kills} positions only"
+        assert server.starts == kills + 1
     finally:
         server.stop()
 

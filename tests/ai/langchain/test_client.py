@@ -71,6 +71,7 @@ def test_one_request_for_each_model_call(responses: bool) -> None:
         Fault(status=503, at=2),
     ],
 )
+@pytest.mark.pattern("provider errors")
 def test_faults_are_ridden_out(responses: bool, fault: Fault) -> None:
     with ModelServer(POLICY) as server:
         subject = agent(server, responses)
@@ -121,6 +122,7 @@ def test_a_time_out_is_tried_again(responses: bool) -> None:
 
 
 @APIS
+@pytest.mark.pattern("provider errors")
 def test_what_is_final_is_final(responses: bool) -> None:
     with ModelServer(POLICY) as server:
         subject = agent(server, responses)

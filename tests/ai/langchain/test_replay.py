@@ -9,13 +9,16 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import (
     ModelCallLimitMiddleware,
     ModelFallbackMiddleware,
+    PIIMiddleware,
     SummarizationMiddleware,
     ToolCallLimitMiddleware,
     ToolRetryMiddleware,
+    before_model,
 )
 from langchain.agents.structured_output import ToolStrategy
 from langchain.tools import ToolRuntime
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import tool
 from langgraph.types import Command
 from pydantic import BaseModel
@@ -24,7 +27,7 @@ from perdure import Context, RetryableError, RetryPolicy, TerminalError, current
 from perdure.ai.langchain import DurableMiddleware, in_handler
 from perdure.testing import InvocationPaused
 from tests.ai.harness import run
-from tests.ai.langchain.fakes import call, fake, says
+from tests.ai.langchain.fakes import Fake, call, fake, says
 
 
 def user(text: str) -> Any:
@@ -36,6 +39,8 @@ class Weather(BaseModel):
     degrees: int
 
 
+@pytest.mark.pattern("agent with tools")
+@pytest.mark.pattern("parallel tools")
 def test_models_and_parallel_tools_are_steps() -> None:
     together = threading.Barrier(2)
     tokens: list[str] = []
@@ -115,6 +120,7 @@ def test_outside_of_handlers_nothing_changes() -> None:
     assert len(list(agent().stream(user("x"), stream_mode="messages"))) >= 3
 
 
+@pytest.mark.pattern("structured output")
 def test_structured_output() -> None:
     model = fake(says("", call("Weather", "a", city="Rome", degrees=3)))
     agent = create_agent(model, [], response_format=ToolStrategy(Weather), middleware=[DurableMiddleware()])
@@ -127,6 +133,7 @@ def test_structured_output() -> None:
     assert run(handler) == 3
 
 
+@pytest.mark.pattern("control flow")
 def test_what_tools_return_and_raise() -> None:
     tries: list[int] = []
 
@@ -185,6 +192,7 @@ def test_a_terminal_error_of_a_tool_ends_the_run() -> None:
     assert caught.value.code == 418
 
 
+@pytest.mark.pattern("agent as tool")
 def test_a_tool_in_the_handler_with_an_agent_of_its_own() -> None:
     expert = create_agent(fake(says("42")), [], middleware=[DurableMiddleware()])
 
@@ -245,6 +253,7 @@ def test_a_model_alone() -> None:
 
 
 @pytest.mark.parametrize("first", [True, False])
+@pytest.mark.pattern("control flow")
 def test_other_middlewares_keep_working(first: bool) -> None:
     failed: list[int] = []
 
@@ -323,3 +332,30 @@ def test_a_checkpointer_that_outlives_the_handler_is_refused() -> None:
     with pytest.raises(InvocationPaused, match="InMemorySaver"):
         run(refused)
     assert run(fine) == 4
+
+
+@pytest.mark.pattern("guardrails")
+def test_guardrails() -> None:
+    asked: list[Any] = []
+
+    class Checked(Fake):
+        def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+            asked.append(messages[-1].text)
+            return ChatResult(generations=[ChatGeneration(message=says("fine"))])
+
+    @before_model(can_jump_to=["end"])
+    def refuse(state: Any, runtime: Any) -> Any:
+        if "bomb" in state["messages"][-1].text:
+            return {"messages": [AIMessage("I do not talk of that.")], "jump_to": "end"}
+        return None
+
+    middleware: list[Any] = [PIIMiddleware("email"), refuse, DurableMiddleware()]
+    agent = create_agent(Checked(messages=iter(())), [], middleware=middleware)
+
+    async def handler(ctx: Context) -> Any:
+        texts = ("write to ann@shop.example", "a bomb")
+        return [(await agent.ainvoke(user(text)))["messages"][-1].text for text in texts]
+
+    steps: list[str] = []
+    assert run(handler, steps=steps) == ["fine", "I do not talk of that."]
+    assert steps == ["model Checked"] and asked == ["write to [REDACTED_EMAIL]"]

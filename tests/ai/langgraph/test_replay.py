@@ -131,6 +131,7 @@ class Typed(BaseModel):
     n: int
 
 
+@pytest.mark.pattern("control flow")
 def test_commands_sends_types_retries_and_streams() -> None:
     tries: list[int] = []
 
@@ -170,6 +171,8 @@ def test_commands_sends_types_retries_and_streams() -> None:
     assert sorted(steps) == ["node part"] * 4 + ["node plan"]
 
 
+@pytest.mark.pattern("agent with tools")
+@pytest.mark.pattern("multi-agent")
 def test_subgraphs_agents_and_tool_nodes() -> None:
     inner = StateGraph(State)
     inner.add_node("inner", lambda state: {"seen": ["inner"]})
@@ -238,6 +241,8 @@ def test_tasks_are_steps() -> None:
     assert steps == ["task square", "task square", "task add"]
 
 
+@pytest.mark.pattern("control flow")
+@pytest.mark.pattern("session memory")
 def test_an_interrupt_in_a_step_and_time_travel_with_the_saver() -> None:
     def greet(state: State) -> State:
         return {"seen": ["greet"]}
@@ -311,6 +316,7 @@ def test_a_human_in_the_loop_of_an_agent() -> None:
     assert sent == ["ann"]
 
 
+@pytest.mark.pattern("session memory")
 def test_a_store_in_nodes() -> None:
     class Answer(TypedDict, total=False):
         found: list[str]
@@ -386,6 +392,7 @@ def test_the_order_of_edges_is_none_of_the_journals_business() -> None:
 
 
 @pytest.mark.parametrize("replay", [False, True])
+@pytest.mark.pattern("control flow")
 def test_two_interrupts_in_one_step(replay: bool) -> None:
     """Live and on replay the graph learns that the answers were taken, and writes the same checkpoints."""
 
@@ -436,3 +443,32 @@ def test_an_interrupt_in_a_tool(marked: bool) -> None:
     else:
         with pytest.raises(InvocationPaused, match="in_handler"):
             run_with_memory(handler)
+
+
+@pytest.mark.pattern("token streaming")
+def test_readers_see_what_the_models_of_nodes_say() -> None:
+    first, second = fake(says("one two")), fake(says("three", call("look", "c", n=1)))
+
+    @in_handler
+    async def draft(state: State) -> State:
+        return {"seen": ["".join([chunk.text async for chunk in first.astream("x")])]}
+
+    @in_handler
+    async def check(state: State) -> State:
+        return {"seen": [(await second.ainvoke("x")).text]}
+
+    builder = StateGraph(State)
+    builder.add_node("draft", draft)
+    builder.add_node("check", check)
+    builder.add_edge(START, "draft")
+    builder.add_edge("draft", "check")
+    graph: Any = durable(builder.compile())
+
+    async def handler(ctx: Context) -> Any:
+        with ctx.stream("answer").default():
+            return (await graph.ainvoke({"seen": []}))["seen"]
+
+    chunks: list[Any] = []
+    assert run(handler, shown=chunks) == ["one two", "three"]
+    assert chunks[:3] == ["one ", "two", "three"]
+    assert (chunks[3]["type"], chunks[3]["name"], chunks[3]["input"]) == ("tool-call", "look", {"n": 1})
