@@ -13,22 +13,15 @@ from tests.ai.guides import code_of
 
 def test_the_guide() -> None:
     names = code_of("langgraph.md")
-    asked: list[str] = []
-    there = asyncio.Event()
 
     async def main() -> bool:
-        def tell(id: str, question: str) -> None:
-            asked.extend([id, question])
-            loop.call_soon_threadsafe(there.set)
-
-        loop = asyncio.get_running_loop()
-        names["print"] = tell
-        async with TestEngine(App(names["shop"], *memory), replay=True) as engine:
-            running = asyncio.ensure_future(engine.call(names["buy"], "figs"))
-            await there.wait()
-            assert asked[1] == "ship figs?"
-            await engine.resolve_awakeable(asked[0], True)
-            answer = bool(await running)
+        async with TestEngine(App(names["shop"], *memory), replay=True, skip=False) as engine:
+            sent = await engine.send(names["buy"], "figs")
+            await engine.settle()
+            (waiting,) = await engine.approvals().list()
+            assert waiting.title == waiting.context == "ship figs?"
+            await engine.approvals().approve(waiting.id)
+            answer = bool(await sent.attach())
         await names["elsewhere"].checkpointer._client.close()
         names["blocking"]._client.close()
         return answer

@@ -18,7 +18,7 @@ from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, Send, interrupt
 from pydantic import BaseModel
 
-from perdure import App, Context, RetryableError, Service, current_context, current_step
+from perdure import App, Context, RetryableError, Service, current_context, current_step, current_stream
 from perdure.ai.langchain import DurableMiddleware
 from perdure.ai.langgraph import PerdureSaver, PerdureStore, durable, in_handler, memory
 from perdure.testing import InvocationPaused, TestEngine
@@ -457,11 +457,15 @@ def test_readers_see_what_the_models_of_nodes_say() -> None:
     async def check(state: State) -> State:
         return {"seen": [(await second.ainvoke("x")).text]}
 
+    async def end(state: State) -> State:
+        current_stream().write("the end")
+        return {"seen": []}
+
     builder = StateGraph(State)
-    builder.add_node("draft", draft)
-    builder.add_node("check", check)
-    builder.add_edge(START, "draft")
-    builder.add_edge("draft", "check")
+    for node in (draft, check, end):
+        builder.add_node(node)
+    for edge in ((START, "draft"), ("draft", "check"), ("check", "end")):
+        builder.add_edge(*edge)
     graph: Any = durable(builder.compile())
 
     async def handler(ctx: Context) -> Any:
@@ -472,3 +476,4 @@ def test_readers_see_what_the_models_of_nodes_say() -> None:
     assert run(handler, shown=chunks) == ["one two", "three"]
     assert chunks[:3] == ["one ", "two", "three"]
     assert (chunks[3]["type"], chunks[3]["name"], chunks[3]["input"]) == ("tool-call", "look", {"n": 1})
+    assert chunks[4] == "the end"
