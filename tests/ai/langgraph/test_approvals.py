@@ -143,3 +143,32 @@ def test_where_it_does_not_work_it_says_so() -> None:
         assert not waiting
 
     assert run_with_people(handler, nobody) == "done"
+
+
+def test_one_after_the_other_and_in_a_graph_within() -> None:
+    def twice(state: State) -> State:
+        return {"seen": [f"{interrupt('one?')} {interrupt('two?')}"]}
+
+    inner = StateGraph(State)
+    inner.add_node("twice", twice)
+    inner.add_edge(START, "twice")
+    builder = StateGraph(State)
+    builder.add_node("inner", inner.compile())
+    builder.add_node("beside", lambda state: {"seen": [str(interrupt("beside?"))]})
+    builder.add_edge(START, "inner")
+    builder.add_edge(START, "beside")
+    graph: Any = durable(builder.compile(checkpointer=PerdureSaver()))
+
+    async def handler(ctx: Context) -> Any:
+        rounds = []
+        state = await graph.ainvoke({"seen": []}, THREAD)
+        while "__interrupt__" in state:
+            rounds.append(sorted(each.value for each in state["__interrupt__"]))
+            state = await graph.ainvoke(await decide(state, timeout=60), THREAD)
+        return [rounds, state["seen"]]
+
+    async def answer(approvals: Any, waiting: list[Any]) -> None:
+        for each in waiting:
+            await approvals.approve(each.id)
+
+    assert run_with_people(handler, answer) == [[["beside?", "one?"], ["two?"]], ["True", "True False"]]
