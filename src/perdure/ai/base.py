@@ -301,6 +301,7 @@ async def tool_call(
     retry: RetryPolicy | None = None,
     control_flow: Sequence[ControlFlow[Any]] = (),
     in_thread: bool = False,
+    shown: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Use a tool: in a handler a step named `tool <tool> <call_id>`, elsewhere just `call()`.
 
@@ -316,16 +317,17 @@ async def tool_call(
     here; any other exception is retried under `retry`, else the invocation's policy. A framework's own exceptions that
     are meant for the model or for the framework are to be named in `control_flow`.
 
-    With a `call_id` the outcome is shown to the stream that the handler has named, if it has: `perdure.ai.showing`.
+    With a `call_id` the outcome is shown to the stream that the handler has named, if it has (`perdure.ai.showing`):
+    what `shown` makes of it, if it is more than the tool's own result.
     """
     context = durable_context()
     if context is None:
         return await _as_ever(call, in_thread)
     if runs_in_handler(function):
         value = await _as_ever(call, in_thread=False)
-        _show_result(call_id, value)
+        _show_result(call_id, value, shown)
         return value
-    step = _Step(call, "", None, control_flow, in_thread, call_id)
+    step = _Step(call, "", None, control_flow, in_thread, call_id, shown)
     written = _tool_serde(function, type, serde)
     record = _ran(context.run(_tool_name(tool, call_id), step.function, retry=retry, serde=written))
     return step.outcome(await record)
@@ -341,17 +343,18 @@ def tool_call_sync(
     serde: Serde[Any] | None = None,
     retry: RetryPolicy | None = None,
     control_flow: Sequence[ControlFlow[Any]] = (),
+    shown: Callable[[T], Any] | None = None,
 ) -> T:
     """`tool_call` for plain `def` handlers; `call` runs in a worker thread. See there, and `model_call_sync`."""
     if durable_context() is None:
         return call()
     if runs_in_handler(function):
         value = call()
-        _show_result(call_id, value)
+        _show_result(call_id, value, shown)
         return value
     context = _blocking(f"a blocking call (tool {tool}) in an async handler")
     assert context is not None
-    step = _Step(call, "", None, control_flow, True, call_id)
+    step = _Step(call, "", None, control_flow, True, call_id, shown)
     written = _tool_serde(function, type, serde)
     return cast(T, step.outcome(context.run(_tool_name(tool, call_id), step.function, retry=retry, serde=written)))
 
@@ -384,8 +387,10 @@ class _Step:
         control_flow: Sequence[ControlFlow[Any]],
         in_thread: bool,
         tool_call_id: str | None = None,
+        shown: Callable[[Any], Any] | None = None,
     ) -> None:
         self._call = call
+        self._shown = shown
         self._tool_call_id = tool_call_id
         self._provider = provider
         self._usage = usage
@@ -415,7 +420,7 @@ class _Step:
             return self._caught(error)
 
     def _record(self, value: Any) -> Record:
-        _show_result(self._tool_call_id, value)
+        _show_result(self._tool_call_id, value, self._shown)
         return Record(value, usage=None if self._usage is None else self._usage(value))
 
     def _caught(self, error: Exception) -> Record:
@@ -456,9 +461,9 @@ def _blocking(operation: str) -> SyncContext | None:
     return context
 
 
-def _show_result(call_id: str | None, value: Any) -> None:
-    if call_id and (shown := showing()) is not None:
-        shown.tool_result(call_id, value)
+def _show_result(call_id: str | None, value: Any, shown: Callable[[Any], Any] | None) -> None:
+    if call_id and (readers := showing()) is not None:
+        readers.tool_result(call_id, value if shown is None else shown(value))
 
 
 def _count() -> None:
