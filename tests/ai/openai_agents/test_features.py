@@ -1,11 +1,13 @@
 """What else the framework can do, replayed at every await."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from agents import (
     Agent,
     GuardrailFunctionOutput,
+    HostedMCPTool,
     InputGuardrailTripwireTriggered,
     OutputGuardrailTripwireTriggered,
     RunHooks,
@@ -20,11 +22,13 @@ from agents import (
     tool_input_guardrail,
 )
 from agents.testing import ScriptedModel, assistant_message, function_call
+from openai.types.responses.response_output_item import McpApprovalRequest
 from pydantic import BaseModel
 
-from perdure import Context, TerminalError
-from perdure.ai.openai_agents import DurableRunner
-from tests.ai.harness import run
+from perdure import App, Context, Service, TerminalError, current_context
+from perdure.ai.openai_agents import Approvals, DurableRunner, in_handler
+from perdure.testing import TestEngine
+from tests.ai.harness import FAST, run
 
 
 class Weather(BaseModel):
@@ -158,3 +162,58 @@ def test_a_handoff_with_input_and_a_filter_in_streams() -> None:
 
     assert run(handler) == ["took over", "Two", "Two"]
     assert set(told) == {"Rome"}
+
+
+@pytest.mark.pattern("remote agent")
+def test_an_agent_behind_another_handler_is_a_tool() -> None:
+    expert = Agent[Any](name="Expert", model=ScriptedModel([[assistant_message("42")]]))
+    experts, desk = Service("Experts", retry_policy=FAST), Service("Desk", retry_policy=FAST)
+
+    @experts.handler()
+    async def answer(ctx: Context, question: str) -> str:
+        return str((await DurableRunner.run(expert, question)).final_output)
+
+    @function_tool
+    @in_handler
+    async def ask_expert(question: str) -> str:
+        """Asks an expert."""
+        return await current_context().call(answer, question)
+
+    model = ScriptedModel([[call("ask_expert", {"question": "?"}, "e")], [assistant_message("it is 42")]])
+    agent = Agent[Any](name="Desk", model=model, tools=[ask_expert])
+
+    @desk.handler()
+    async def ask(ctx: Context, question: str) -> list[Any]:
+        with ctx.stream("answer").default():
+            result = await DurableRunner.run(agent, question)
+        return [result.final_output, *(item.output for item in result.new_items if hasattr(item, "output"))]
+
+    async def main() -> Any:
+        async with TestEngine(App(experts, desk), replay=True) as engine:
+            sent = await engine.send(ask, "?")
+            return [await sent.attach(), *(await engine.stream(sent.id, "answer").values())[1:]]
+
+    result = {"type": "tool-result", "id": "e", "output": "42"}
+    assert asyncio.run(main()) == [["it is 42", "42"], result, "it is 42"]
+    assert len(expert.model.calls) == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.pattern("human approval")
+@pytest.mark.pattern("MCP tools")
+def test_people_decide_about_a_tool_that_the_provider_would_call() -> None:
+    wanted = McpApprovalRequest(
+        id="r", arguments='{"what": "a"}', name="measure", server_label="lab", type="mcp_approval_request"
+    )
+    model = ScriptedModel([[wanted], [assistant_message("ok")]])
+    lab: Any = {"type": "mcp", "server_label": "lab", "server_url": "https://lab.example", "require_approval": "always"}
+    agent = Agent[Any](name="A", model=model, tools=[HostedMCPTool(tool_config=lab)])
+    asked: list[Any] = []
+
+    async def handler(ctx: Context) -> Any:
+        approvals = Approvals(timeout=60, notify=lambda request: asked.append(request.context))
+        return (await DurableRunner.run(agent, "x", approvals=approvals)).final_output
+
+    assert run(handler) == "ok"
+    assert asked[0] == {"tool": "measure", "arguments": {"what": "a"}, "agent": "A", "call_id": "r"}
+    answer: Any = model.calls[1].input[-1]
+    assert (answer["type"], answer["approve"]) == ("mcp_approval_response", False)

@@ -19,10 +19,11 @@ from openai import AsyncOpenAI
 from openai.types.responses import ResponseReasoningItem
 from openai.types.responses.response_reasoning_item import Summary
 
-from perdure import Context, TerminalError
+from perdure import Context, SyncContext, TerminalError
 from perdure.ai.openai_agents import DurableRunner, in_handler
 from perdure.testing.model_server import Fault, ModelServer, Reply, ToolCall, script
 from tests.ai.harness import closed_by_run, run
+from tests.ai.openai_agents.test_replay import event_loop
 
 pytestmark = pytest.mark.pattern("token streaming")
 
@@ -142,6 +143,25 @@ def test_agents_that_are_tools_and_agents_that_take_over_are_shown(streamed: boo
     results = {over["id"]: over["output"], refused["id"]: refused["output"]}
     assert results == {"h": '{"assistant": "Two"}', "i": "Multiple handoffs detected, ignoring this one."}
     assert text == "it is 42"
+
+
+def test_a_plain_handler_shows_too() -> None:
+    checker = Agent[Any](name="Checker", model=scripted([assistant_message("fine")]))
+
+    @input_guardrail(run_in_parallel=False)
+    async def check(context: Any, agent: Any, input: Any) -> GuardrailFunctionOutput:
+        return GuardrailFunctionOutput(None, (await Runner.run(checker, input)).final_output != "fine")
+
+    model = scripted([call("double", {"n": 2}, "d")], [assistant_message("four")])
+    agent = Agent[Any](name="A", model=model, tools=[double], input_guardrails=[check])
+
+    def handler(ctx: SyncContext) -> Any:
+        with ctx.stream("answer").default(), event_loop():
+            return DurableRunner.run_sync(agent, "x").final_output
+
+    chunks: list[Any] = []
+    assert run(handler, shown=chunks) == "four"
+    assert chunks == [*tool_parts("d", "double", {"n": 2}, 4), "four"]
 
 
 @pytest.mark.pattern("guardrails")

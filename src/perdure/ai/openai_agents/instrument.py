@@ -185,7 +185,7 @@ def _invoke_tool(original: Callable[..., Any]) -> Callable[..., Any]:
         call_id = context.tool_call_id
         if function_tool._is_agent_tool or runs_in_handler(function):
             made = await call()
-            if not _is_interrupted(context):
+            if not (function_tool._is_agent_tool and _is_interrupted(context)):
                 shown.show_result(call_id, made.output, made.is_sdk_generated_error)
                 shown.answered(call_id)
             return made
