@@ -74,7 +74,7 @@ def test_openai(provider: ModelServer, capsys: pytest.CaptureFixture[str]) -> No
     )
     assert answers == ["you said a", ["you said b", "you said c"], "you said d", "you said e", "you said f"]
     assert "response.output_text.delta" in capsys.readouterr().out
-    assert provider.count() == 5
+    assert provider.count() == 6
 
 
 def test_anthropic(provider: ModelServer, capsys: pytest.CaptureFixture[str]) -> None:
