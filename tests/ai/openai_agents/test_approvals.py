@@ -6,11 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from agents import Agent, function_tool
+from agents import Agent, ToolApprovalItem, function_tool
 from agents.testing import ScriptedModel, assistant_message, function_call
 
 from perdure import App, ApprovalRequest, Context, Escalation, Service, SyncContext, TerminalError, current_context
-from perdure.ai.openai_agents import Approvals, DurableRunner, ToolRequest
+from perdure.ai.openai_agents import Approvals, DurableRunner, decide
 from perdure.sdk.inbox import ApprovalDescription
 from perdure.testing import TestEngine
 from tests.ai.harness import FAST, run
@@ -68,13 +68,9 @@ def of(name: str, waiting: Sequence[ApprovalDescription]) -> str:
 
 async def yes_no(engine: TestEngine, waiting: Sequence[ApprovalDescription]) -> None:
     """Three are asked at once; one is sent to, the two others are not, one for no reason."""
-    assert sorted(each.title for each in waiting) == ["Post: call send?"] * 3
-    assert {each.context["call_id"]: each.context for each in waiting}["bob"] == {
-        "tool": "send",
-        "arguments": {"to": "bob"},
-        "agent": "Post",
-        "call_id": "bob",
-    }
+    assert [each.title for each in waiting] == ["Call send?"] * 3
+    about = {"tool": "send", "arguments": {"to": "bob"}, "agent": "Post"}
+    assert [each.context for each in waiting if each.id == of("bob", waiting)] == [about]
     assert [each.tags for each in waiting] == [["mail"]] * 3
     assert [each.to for each in waiting] == [["ann@shop.example"]] * 3
     await engine.approvals().reject(of("bob", waiting), comment="not him")
@@ -116,15 +112,33 @@ def test_always_is_for_later_calls_of_the_tool() -> None:
     sender = Sender(["ann"], ["bob"], ["eve"])
 
     async def once(engine: TestEngine, waiting: Sequence[ApprovalDescription]) -> None:
-        await engine.approvals().approve(of("ann", waiting), {"always": False})
+        await engine.approvals().approve(of("ann", waiting), "once")
 
     async def always(engine: TestEngine, waiting: Sequence[ApprovalDescription]) -> None:
-        await engine.approvals().approve(of("bob", waiting), {"always": True})
+        await engine.approvals().approve(of("bob", waiting), "always")
 
     async def handler(ctx: Context) -> Any:
-        return outputs(await DurableRunner.run(sender.agent, "x", approvals=Approvals()))
+        return outputs(await DurableRunner.run(sender.agent, "x", approvals=Approvals(always=True)))
 
     assert answered(handler, [once, always]) == ["done", "sent to ann", "sent to bob", "sent to eve"]
+
+
+def test_always_does_not_undo_what_was_said_of_another_call() -> None:
+    sender = Sender(["ann", "bob"], ["eve"])
+
+    async def both(engine: TestEngine, waiting: Sequence[ApprovalDescription]) -> None:
+        await engine.approvals().reject(of("ann", waiting))
+        await engine.approvals().approve(of("bob", waiting), "always")
+
+    async def again(engine: TestEngine, waiting: Sequence[ApprovalDescription]) -> None:
+        await engine.approvals().approve(of("eve", waiting), "once")
+
+    async def handler(ctx: Context) -> Any:
+        return outputs(await DurableRunner.run(sender.agent, "x", approvals=Approvals(always=True)))
+
+    told = answered(handler, [both, again])
+    assert told == ["done", "Tool execution was not approved.", "sent to bob", "sent to eve"]
+    assert sender.sent == ["bob", "eve"]
 
 
 def test_people_are_told_and_without_an_answer_in_time_it_is_a_no() -> None:
@@ -134,8 +148,8 @@ def test_people_are_told_and_without_an_answer_in_time_it_is_a_no() -> None:
     def tell(request: ApprovalRequest) -> None:
         told.append((request.title, request.escalation))
 
-    def title(request: ToolRequest) -> str:
-        return f"Write to {request.arguments['to']}?"
+    def title(item: ToolApprovalItem) -> str:
+        return f"Write with {item.arguments}?"
 
     approvals = Approvals(
         title=title, timeout=timedelta(days=2), notify=tell, escalate=Escalation(timedelta(days=1), notify=tell)
@@ -147,7 +161,7 @@ def test_people_are_told_and_without_an_answer_in_time_it_is_a_no() -> None:
         return [(ctx.now() - began).days, *outputs(result)]
 
     assert run(handler) == [2, "done", *["Nobody answered in time."] * 2]
-    asked = ["Write to ann?", "Write to bob?"]
+    asked = ['Write with {"to":"ann"}?', 'Write with {"to":"bob"}?']
     assert sorted(set(told)) == sorted((title, number) for title in asked for number in (0, 1))
 
 
@@ -207,7 +221,7 @@ def test_the_state_may_be_kept_meanwhile() -> None:
 
     async def handler(ctx: Context) -> Any:
         result = await DurableRunner.run(sender.agent, "x")
-        state = await Approvals().decide(result)
+        state = await decide(result, to=["ann"])
         await current_context().run("put away", state.to_string)
         return outputs(await DurableRunner.run(sender.agent, state))
 
@@ -218,7 +232,7 @@ def test_it_is_for_handlers() -> None:
     sender = Sender(["ann"])
 
     async def main() -> None:
-        with pytest.raises(LookupError, match="in a handler"):
+        with pytest.raises(LookupError, match="from a handler"):
             await DurableRunner.run(sender.agent, "x", approvals=Approvals())
 
     asyncio.run(main())

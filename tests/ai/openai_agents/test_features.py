@@ -214,6 +214,6 @@ def test_people_decide_about_a_tool_that_the_provider_would_call() -> None:
         return (await DurableRunner.run(agent, "x", approvals=approvals)).final_output
 
     assert run(handler) == "ok"
-    assert asked[0] == {"tool": "measure", "arguments": {"what": "a"}, "agent": "A", "call_id": "r"}
+    assert asked[0] == {"tool": "measure", "arguments": {"what": "a"}, "agent": "A"}
     answer: Any = model.calls[1].input[-1]
     assert (answer["type"], answer["approve"]) == ("mcp_approval_response", False)

@@ -51,7 +51,7 @@ def test_the_guide(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
         monkeypatch.setenv("OPENAI_API_KEY", "loopback")
         sunny = "It is sunny in Rome."
         assert asyncio.run(main()) == [sunny, sunny, sunny, "Nobody answered in time."]
-    assert capsys.readouterr().out.startswith("Buyer: call pay? {'amount': 3} http://localhost:8080/restate/approvals/")
+    assert capsys.readouterr().out.startswith("Call pay? {'amount': 3} http://localhost:8080/restate/approvals/")
 
 
 def test_the_quickstart(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

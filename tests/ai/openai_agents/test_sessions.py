@@ -69,6 +69,8 @@ def test_a_session_that_the_engine_keeps_is_the_same_inside_and_outside(crash: b
             assert len(await session.get_items()) == 6
             said.append((await DurableRunner.run(agent, "and now?", session=session)).final_output)
             assert [_text(item) for item in await session.get_items(limit=2)] == ["and now?", "outside"]
+            branch = await session.history.branch("other", at=2)
+            assert len(await branch.items()) == 2
             last: Any = await session.pop_item()
             assert last["content"][0]["text"] == "outside"
             await session.clear_session()
@@ -187,6 +189,8 @@ def test_a_plain_handler_has_sessions_too() -> None:
 
     def handler(ctx: SyncContext) -> Any:
         session = PerdureSession("ada", summarise=lambda items: "before", keep_last=1, over_tokens=1)
+        with pytest.raises(TypeError, match="SyncSession"):
+            _ = session.history
         with event_loop():
             for n in range(3):
                 DurableRunner.run_sync(agent, f"question {n}", session=session)

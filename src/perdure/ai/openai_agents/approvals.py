@@ -1,10 +1,8 @@
-"""Tools that need approval: a run that is interrupted goes on when somebody has decided, which may take weeks."""
+"""Tools that need approval: the run is interrupted, and a person decides by `ctx.approval`, be it after weeks."""
 
 import asyncio
-import contextlib
-import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final, Literal
 
 import msgspec
 from agents import RunResult, RunResultStreaming, RunState, ToolApprovalItem
@@ -14,40 +12,30 @@ from perdure.sdk.approvals import ApprovalTimeout, Decision, Escalation, Notify,
 from perdure.sdk.context import Context
 from perdure.sdk.threads import SyncContext
 
-__all__ = ["Approvals", "ToolRequest"]
+__all__ = ["Approvals", "decide"]
 
 Result = RunResult | RunResultStreaming
-
-
-class ToolRequest(msgspec.Struct, frozen=True):
-    """What a person decides about: may `agent` call `tool` with `arguments`? It is the `context` of the approval."""
-
-    tool: str
-    arguments: Any
-    agent: str
-    call_id: str
-
-
-class _Approved(msgspec.Struct, frozen=True):
-    always: bool = False
+_CHOICE: Final[Any] = Literal["once", "always"]
 
 
 class Approvals(msgspec.Struct, frozen=True, kw_only=True):
     """Has people decide about the tools of a run that need approval: `DurableRunner.run(..., approvals=Approvals())`.
 
-    Each call is an approval (`ctx.approval`, docs/approvals.md) whose `context` is a `ToolRequest`; what the model
-    wants to call together is asked together. `timeout`, `notify`, `escalate`, `to`, `tags` are of `ctx.approval`, and
-    `title` makes the title. Whoever approves may say `{"always": true}`, which is for later calls of that tool in the
-    run too. The model is told the comment of a rejection, else what the framework says; without an answer in time it is
-    a rejection that says so.
+    Each call is a `ctx.approval` (docs/approvals.md) whose context has `tool`, `arguments` and `agent`; all that the
+    model asks for together are asked together. A call that is rejected, or that nobody answers within `timeout`, is not
+    made, and the model is told why: the comment, else what the framework says. `title` makes the title of a call;
+    `timeout`, `notify`, `escalate`, `to` and `tags` are those of `ctx.approval`. With `always` the person chooses
+    whether it holds "once", or "always": for later calls of that tool in the run too, unless another call of it was
+    rejected at the same time.
     """
 
-    title: Callable[[ToolRequest], str] | None = None
+    title: Callable[[ToolApprovalItem], str] | None = None
     timeout: Seconds | None = None
     notify: Notify | None = None
     escalate: Escalation | Sequence[Escalation] = ()
     to: Sequence[str] = ()
     tags: Sequence[str] = ()
+    always: bool = False
 
     async def decide(self, result: Result) -> "RunState[Any]":
         """Ask about everything that interrupted the run, wait for the answers, and give the state to go on with.
@@ -56,81 +44,79 @@ class Approvals(msgspec.Struct, frozen=True, kw_only=True):
             while result.interruptions:
                 result = await DurableRunner.run(agent, await Approvals().decide(result))
 
-        is what the option `approvals` does. Raises `LookupError` outside of a handler, and the `TerminalError` of a
-        `notify` that fails for good.
+        is what the option `approvals` does. Raises `LookupError` outside of handlers, `TypeError` in plain ones, and
+        the `TerminalError` of a `notify` that fails for good.
         """
-        context = _async_context()
-        items = result.interruptions
-        asked = [asyncio.ensure_future(_decision(self._ask(context, item))) for item in items]
+        context = durable_context()
+        if context is None:
+            raise LookupError("people are asked from a handler; outside of one use RunState.approve and .reject")
+        if not isinstance(context, Context):
+            raise TypeError("decide() is a coroutine and wants an async handler; in a plain one use decide_sync()")
+
+        async def ask(item: ToolApprovalItem) -> Decision[Any] | None:
+            try:
+                decision: Decision[Any] = await context.approval(self._title(item), **self._options(item))
+            except ApprovalTimeout:
+                return None
+            return decision
+
+        asked = [asyncio.ensure_future(ask(item)) for item in result.interruptions]
         try:
-            decisions = await asyncio.gather(*asked)
+            return _state(result, await asyncio.gather(*asked))
         except Exception:  # nobody is to answer the others any more
             for each in asked:
                 each.cancel()
             raise
-        return _state(result, decisions)
 
     def decide_sync(self, result: Result) -> "RunState[Any]":
         """`decide` for plain `def` handlers: one after the other."""
         context = durable_context()
         if not isinstance(context, SyncContext):
             raise TypeError("decide_sync() is for plain def handlers; elsewhere await decide()")
-        decisions: list[Decision[Any] | ApprovalTimeout] = []
+        decisions: list[Decision[Any] | None] = []
         for item in result.interruptions:
             try:
-                decisions.append(self._ask(context, item))
-            except ApprovalTimeout as error:
-                decisions.append(error)
+                decisions.append(context.approval(self._title(item), **self._options(item)))
+            except ApprovalTimeout:
+                decisions.append(None)
         return _state(result, decisions)
 
-    def _ask(self, context: Context | SyncContext, item: ToolApprovalItem) -> Any:
-        """A decision; of a `Context` a coroutine that gives one."""
-        request = request_of(item)
-        title = f"{request.agent}: call {request.tool}?" if self.title is None else self.title(request)
-        return context.approval(
-            title,
-            _Approved | None,
-            context=msgspec.to_builtins(request),
-            timeout=self.timeout,
-            notify=self.notify,
-            escalate=self.escalate,
-            to=self.to,
-            tags=self.tags,
-        )
+    def _title(self, item: ToolApprovalItem) -> str:
+        return f"Call {item.tool_name}?" if self.title is None else self.title(item)
+
+    def _options(self, item: ToolApprovalItem) -> dict[str, Any]:
+        return {
+            "schema": _CHOICE if self.always else None,
+            "context": {"tool": str(item.tool_name or ""), "arguments": _arguments(item), "agent": item.agent.name},
+            "timeout": self.timeout,
+            "notify": self.notify,
+            "escalate": self.escalate,
+            "to": self.to,
+            "tags": self.tags,
+        }
 
 
-def request_of(item: ToolApprovalItem) -> ToolRequest:
-    """What an interruption asks for; the arguments as JSON values, or as the text they are."""
-    arguments: Any = item.arguments or ""
-    with contextlib.suppress(msgspec.DecodeError):
-        arguments = msgspec.json.decode(arguments)
-    return ToolRequest(str(item.tool_name or ""), arguments, item.agent.name, str(item.call_id or ""))
+async def decide(result: Result, **options: Any) -> "RunState[Any]":
+    """`Approvals(**options).decide(result)`."""
+    return await Approvals(**options).decide(result)
 
 
-def _async_context() -> Context:
-    context = durable_context()
-    if context is None:
-        raise LookupError("approvals are asked for in a handler: there is none here, or this is a step")
-    if not isinstance(context, Context):
-        raise TypeError("decide() is a coroutine and wants an async handler; in plain ones use decide_sync()")
-    return context
-
-
-async def _decision(asking: Any) -> Decision[Any] | ApprovalTimeout:
-    try:
-        decision: Decision[Any] = await asking if inspect.isawaitable(asking) else asking
-    except ApprovalTimeout as error:
-        return error
-    return decision
-
-
-def _state(result: Result, decisions: Sequence[Decision[Any] | ApprovalTimeout]) -> "RunState[Any]":
+def _state(result: Result, decisions: Sequence[Decision[Any] | None]) -> "RunState[Any]":
     state: RunState[Any] = result.to_state()
+    # For the framework "always" is about the tool, and would undo what was said of its other calls.
+    refused = {item.tool_name for item, each in zip(result.interruptions, decisions, strict=True) if not each}
     for item, decision in zip(result.interruptions, decisions, strict=True):
-        if isinstance(decision, ApprovalTimeout):
+        if decision is None:
             state.reject(item, rejection_message="Nobody answered in time.")
         elif decision:
-            state.approve(item, always_approve=decision.value is not None and decision.value.always)
+            state.approve(item, always_approve=decision.value == "always" and item.tool_name not in refused)
         else:
             state.reject(item, rejection_message=decision.comment or None)
     return state
+
+
+def _arguments(item: ToolApprovalItem) -> Any:
+    try:
+        return msgspec.json.decode(item.arguments or "{}")
+    except msgspec.DecodeError:
+        return item.arguments

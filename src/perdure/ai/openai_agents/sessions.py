@@ -38,6 +38,8 @@ class PerdureSession:
     `keep_first` (with `summarise` 1, which is the summary, else 0). A window begins where a user or the system speaks,
     never between a tool's call and its result.
 
+    `history` is the session below it: to branch it, or to read all of it.
+
     With `summarise`, what is older than the last `keep_last` items becomes what `summarise(items)` returns (a text, an
     item, or a list of items), whenever a turn ends with more than `over_tokens` in it. In a handler that is a step.
     """
@@ -69,6 +71,14 @@ class PerdureSession:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.session_id!r})"
+
+    @property
+    def history(self) -> Session:
+        """The session of `perdure.ai.sessions` below it. In plain handlers use `SyncSession(session_id)`."""
+        session = self._session()
+        if isinstance(session, SyncSession):
+            raise TypeError(f"in a plain handler it is SyncSession({self.session_id!r}), not {self!r}.history")
+        return session
 
     def _session(self) -> Session | SyncSession:
         context = durable_context()
