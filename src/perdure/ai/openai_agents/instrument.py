@@ -126,7 +126,7 @@ def _stream_response(original: Callable[..., Any]) -> Callable[..., Any]:
         name = _model_name(self)
         usage = formats.usage_of_events(name)
         events = await model_call(name, ask, serde=formats.EVENTS, usage=usage, provider="openai")
-        shown.asked(event.item for event in events if event.type == "response.output_item.done")
+        shown.asked(getattr(event, "item", None) for event in events)
         for event in events:
             yield event
 
@@ -211,6 +211,8 @@ def _invoke_tool(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _is_interrupted(context: Any) -> bool:
     """An agent used as a tool that waits for an approval has said nothing yet."""
+    if context.tool_call is None:
+        return False
     scope = agent_tool_state.get_agent_tool_state_scope(context)
     result = agent_tool_state.peek_agent_tool_run_result(context.tool_call, scope_id=scope)
     return bool(getattr(result, "interruptions", None))
