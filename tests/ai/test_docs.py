@@ -69,15 +69,17 @@ def test_openai(provider: ModelServer, capsys: pytest.CaptureFixture[str]) -> No
         ("Assistant/answer", "a"),
         ("Assistant/compare", ["b", "c"]),
         ("Assistant/tell", "d"),
-        ("Assistant/answer_plainly", "e"),
+        ("Assistant/watch", "e"),
+        ("Assistant/answer_plainly", "f"),
     )
-    assert answers == ["you said a", ["you said b", "you said c"], "you said d", "you said e"]
+    assert answers == ["you said a", ["you said b", "you said c"], "you said d", "you said e", "you said f"]
     assert "response.output_text.delta" in capsys.readouterr().out
-    assert provider.count() == 5
+    assert provider.count() == 6
 
 
 def test_anthropic(provider: ModelServer, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(page("anthropic"), ("Assistant/answer", "a"), ("Assistant/tell", "b")) == ["you said a", "you said b"]
+    answers = call(page("anthropic"), ("Assistant/answer", "a"), ("Assistant/tell", "b"), ("Assistant/watch", "c"))
+    assert answers == ["you said a", "you said b", "you said c"]
     assert "content_block_delta" in capsys.readouterr().out
 
 

@@ -414,6 +414,25 @@ async def test_the_default_stream() -> None:
 
 
 @in_loop
+async def test_the_default_stream_of_a_plain_handler() -> None:
+    def run(ctx: SyncContext) -> None:
+        with ctx.stream("answer").default():
+            current_stream().write("here")
+            ctx.run("step", lambda: current_stream().write("there"))
+        with pytest.raises(TerminalError, match="no stream"):
+            ctx.run("step", nobody)
+
+    def nobody() -> None:
+        try:
+            current_stream()
+        except LookupError:
+            raise TerminalError("no stream") from None
+
+    async with Engine(app_of(run)) as engine:
+        assert await values(engine) == ["here", "there"]
+
+
+@in_loop
 async def test_other_invocations_streams_are_not_to_be_written() -> None:
     leaked: list[Any] = []
 

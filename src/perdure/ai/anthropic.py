@@ -14,7 +14,8 @@ is the client that was given. Nothing else about it changes.
 
 What holds for `perdure.ai.openai` holds here: retries are perdure's, with the provider's `Retry-After`; other errors
 are a `TerminalError`; every request carries the step's token as `Idempotency-Key`; the handler gets a stream when it
-is complete, `on_event` sees it as it comes; `Anthropic` is for plain `def` handlers, `AsyncAnthropic` for both.
+is complete, who reads the handler's own stream and `on_event` see it as it comes; `Anthropic` is for plain `def`
+handlers, `AsyncAnthropic` for both.
 """
 
 from typing import TypeVar

@@ -14,8 +14,9 @@ of a list. Elsewhere it is the client that was given. Nothing else about it chan
   after the time that the provider asks for; the client's `max_retries` is for outside of handlers. Others are a
   `TerminalError` with the provider's status and message. See `perdure.ai.provider_errors`.
 * Each request carries `Idempotency-Key`, the step's token: the same for every attempt.
-* Streams are durable: the step reads the stream to its end, then the handler gets all of it, live and on replay. What
-  shall be seen earlier is seen by `on_event`.
+* Streams are durable: the step reads the stream to its end, then the handler gets all of it, live and on replay. Who
+  reads the handler's stream (`with ctx.stream("answer").default():`) sees text, reasoning and tool calls as they come,
+  of answers that are not streamed when they are there; `on_event` sees the provider's events.
 * `OpenAI` is for plain `def` handlers, `AsyncOpenAI` for both; a blocking request in an async handler is refused.
 * WebSockets (`realtime`, `responses.connect`) are refused in a handler.
 """

@@ -12,7 +12,7 @@ import contextlib
 import inspect
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from datetime import timedelta
 from functools import lru_cache, partial
@@ -30,7 +30,9 @@ from perdure.ai.base import (
     model_call_sync,
     refuse_in_handler,
 )
+from perdure.ai.provider_parts import READERS, PartReader
 from perdure.ai.records import Usage, usage_of
+from perdure.ai.showing import showing
 from perdure.errors import PerdureError, RetryableError
 from perdure.sdk.serde import serde_for
 from perdure.sdk.steps import current_step
@@ -199,6 +201,14 @@ class _Request:
     def options(self) -> dict[str, Any]:
         return {"serde": _ANSWER, "provider": self.provider, "usage": self.usage}
 
+    def parts(self) -> PartReader | None:
+        """What shows the answer, if it is a model's and somebody reads the handler's stream."""
+        if not self.is_model or (shown := showing()) is None:
+            return None
+        path = self.request.url.path
+        reader = next((reader for end, reader in READERS.items() if path.endswith(end)), None)
+        return None if reader is None else reader(shown)
+
     def prepare(self) -> Any:
         """The request to send: with the step's token, so that a provider that looks at it answers once."""
         if self.request.method != "GET":
@@ -248,23 +258,44 @@ class _Refused(Exception):
         super().__init__(str(message or response.reason_phrase))
 
 
-class _EventReader:
-    """Cuts the bytes of a stream into its server-sent events, for `on_event`."""
+class _Watching:
+    """What is seen of an answer while it comes: its events by `on_event`, its parts by who reads the handler's stream.
 
-    def __init__(self, on_event: OnEvent) -> None:
-        self._on_event = on_event
-        self._rest = b""
+    `feed` is given the bytes in order; `end` the answer, when these were all.
+    """
+
+    def __init__(self, step: _Request, response: Any, on_event: OnEvent | None) -> None:
+        parts = step.parts() if response.status_code < 400 else None
+        self._is_json = "json" in response.headers.get("content-type", "")
+        self._whole = None if parts is None else parts.whole
+        self._seers = [each for each in (on_event, None if parts is None else parts.event) if each is not None]
+        self._rest: list[bytes] = []  # of a line that goes on
 
     def feed(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            event = _event(line)
-            if event is None:
-                continue
-            try:
-                self._on_event(event)
-            except Exception:  # whoever looks on must not cost another request
-                _log.exception("on_event failed")
+        if self._is_json or not self._seers:
+            return
+        first, *others = data.split(b"\n")
+        self._rest.append(first)
+        for line in others:
+            event = _event(b"".join(self._rest))
+            if event is not None:
+                for seer in self._seers:
+                    _see(seer, event)
+            self._rest = [line]
+
+    def end(self, answer: Answer) -> None:
+        if self._whole is not None and answer.json is not msgspec.UNSET:
+            _see(self._whole, msgspec.json.decode(answer.json))
+
+
+def _see(seer: OnEvent, event: Any) -> None:
+    """Whoever looks on must not cost another request; but what has no room in the stream has to be known."""
+    try:
+        seer(event)
+    except PerdureError:
+        raise
+    except Exception:
+        _log.exception("what looks at the events of a model's answer failed")
 
 
 def _documents(answer: Answer) -> Iterator[Any]:
@@ -340,24 +371,23 @@ def _async_class(library: Any) -> Any:
 
             async def ask() -> Answer:
                 response = await self.inner.send(step.prepare(), stream=True, **options)
+                watching = _Watching(step, response, self._on_event)
+                content = []
                 try:
-                    content = b"".join([part async for part in self._parts(response)])
+                    async for part in response.aiter_bytes():
+                        watching.feed(part)
+                        content.append(part)
                 finally:
                     await response.aclose()
-                return step.answer(response, content)
+                answer = step.answer(response, b"".join(content))
+                watching.end(answer)
+                return answer
 
             if step.is_model:
                 answer = await model_call(step.model, ask, **step.options)
             else:
                 answer = await durable_call(step.name, ask, **step.options)
             return _response(library, answer, request)
-
-        async def _parts(self, response: Any) -> AsyncIterator[bytes]:
-            reader = None if self._on_event is None else _EventReader(self._on_event)
-            async for part in response.aiter_bytes():
-                if reader is not None:
-                    reader.feed(part)
-                yield part
 
         @property
         def is_closed(self) -> bool:
@@ -391,24 +421,23 @@ def _sync_class(library: Any) -> Any:
 
             def ask() -> Answer:
                 response = self.inner.send(step.prepare(), stream=True, **options)
+                watching = _Watching(step, response, self._on_event)
+                content = []
                 try:
-                    content = b"".join(self._parts(response))
+                    for part in response.iter_bytes():
+                        watching.feed(part)
+                        content.append(part)
                 finally:
                     response.close()
-                return step.answer(response, content)
+                answer = step.answer(response, b"".join(content))
+                watching.end(answer)
+                return answer
 
             if step.is_model:
                 answer = model_call_sync(step.model, ask, **step.options)
             else:
                 answer = durable_call_sync(step.name, ask, **step.options)
             return _response(library, answer, request)
-
-        def _parts(self, response: Any) -> Iterator[bytes]:
-            reader = None if self._on_event is None else _EventReader(self._on_event)
-            for part in response.iter_bytes():
-                if reader is not None:
-                    reader.feed(part)
-                yield part
 
         @property
         def is_closed(self) -> bool:

@@ -31,6 +31,7 @@ from perdure.sdk.threads import SyncContext
 __all__ = ["Session", "SyncSession"]
 
 T = TypeVar("T")
+KeepLast = int | Callable[[list[Any]], int]
 Summarise = Callable[[list[Any]], Any] | Callable[[list[Any]], Awaitable[Any]]
 _ANY: Final = serde_for(None)
 _STEP: Final = "compact session"
@@ -184,16 +185,21 @@ class Session:
         await branch._way.ask("add", Add(page.items[:at], branch._ttl, True), object)
         return branch
 
-    async def compact(self, summarise: Summarise, *, keep_last: int = 20, over_tokens: int = 0) -> bool:
+    async def compact(self, summarise: Summarise, *, keep_last: KeepLast = 20, over_tokens: int = 0) -> bool:
         """Put what `summarise(items)` returns (an item, or a list of them) in the place of all but the newest items.
 
-        Nothing happens unless there are more than `keep_last` items, of more than `over_tokens` together. In a handler
+        `keep_last` is how many those are, or a function of all items that says it. Nothing happens unless there are
+        more items, of more than `over_tokens` together. In a handler
         `summarise` is a step. Items that are added meanwhile stay; if the session was changed otherwise, or the summary
         has more items than it replaces, all stays as it was. Returns whether it was compacted.
         """
         page = await self._page()
+        if sum(len(bytes(each)) for each in page.items) <= over_tokens * TOKEN_BYTES:
+            return False
+        if not isinstance(keep_last, int):
+            keep_last = keep_last([_ANY.deserialize(bytes(each)) for each in page.items])
         cut = len(page.items) - keep_last
-        if cut < 1 or sum(len(bytes(each)) for each in page.items) <= over_tokens * TOKEN_BYTES:
+        if cut < 1:
             return False
         old = [_ANY.deserialize(bytes(each)) for each in page.items[:cut]]
         summary = await self._way.run(summarise, old)
@@ -239,7 +245,7 @@ class SyncSession:
         branch._inner = _now(self._inner.branch(id, at=at))
         return branch
 
-    def compact(self, summarise: Callable[[list[Any]], Any], *, keep_last: int = 20, over_tokens: int = 0) -> bool:
+    def compact(self, summarise: Callable[[list[Any]], Any], *, keep_last: KeepLast = 20, over_tokens: int = 0) -> bool:
         """As `Session.compact`."""
         return _now(self._inner.compact(summarise, keep_last=keep_last, over_tokens=over_tokens))
 

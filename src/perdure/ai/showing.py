@@ -16,12 +16,17 @@ An integration asks `showing()` inside the step, and writes to what it gets:
                 shown.text(event.text)
 """
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from perdure.errors import TerminalError
 from perdure.sdk.streams import Stream, current_stream
 
-__all__ = ["NOT_SHOWN", "Showing", "showing"]
+__all__ = ["NOT_SHOWN", "Showing", "nothing_shown", "showing"]
+
+_NOTHING: contextvars.ContextVar[bool] = contextvars.ContextVar("perdure_nothing_shown", default=False)
 
 NOT_SHOWN: Final[Any] = object()
 """In place of a tool's result: there is none to be seen yet."""
@@ -73,7 +78,19 @@ class Showing(NamedTuple):
 
 def showing() -> Showing | None:
     """Where to show it; None unless this runs within `with stream.default():`, or in a step started there."""
+    if _NOTHING.get():
+        return None
     try:
         return Showing(current_stream())
     except LookupError:
         return None
+
+
+@contextlib.contextmanager
+def nothing_shown() -> Iterator[None]:
+    """For what is no part of the answer (a guardrail's own agent, say): within, `showing()` is None, also in steps."""
+    token = _NOTHING.set(True)
+    try:
+        yield
+    finally:
+        _NOTHING.reset(token)

@@ -11,7 +11,7 @@ import queue
 import random
 import threading
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
@@ -100,6 +100,28 @@ class _Bridge:
         """The attempt is dropped: the thread unwinds at its next operation, or in the one it waits for."""
         self.gone = True
         self._answers.put((None, AttemptGone()))
+
+
+class _BegunIn(Generic[T]):
+    """Awaits a coroutine; what that does before it waits for anything, it does within a context."""
+
+    def __init__(self, context: contextvars.Context, awaited: Coroutine[Any, Any, T]) -> None:
+        self._context = context
+        self._awaited = awaited
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        awaited, error = self._awaited, None
+        try:
+            waits_for = self._context.run(awaited.send, None)
+            while True:
+                try:
+                    yield waits_for
+                except BaseException as thrown:
+                    error = thrown
+                waits_for = awaited.send(None) if error is None else awaited.throw(error)
+                error = None
+        except StopIteration as done:
+            return cast(T, done.value)
 
 
 class _Outcome:
@@ -271,8 +293,9 @@ class SyncContext:
         serde: Serde[Any] | None = None,
         **kwargs: Any,
     ) -> Any:
+        around = contextvars.copy_context()  # the step is to see what is set here, as in an async handler
         return self._bridge.ask(
-            lambda: self._context.run(name, fn, *args, retry=retry, type=type, serde=serde, **kwargs)
+            lambda: _BegunIn(around, self._context.run(name, fn, *args, retry=retry, type=type, serde=serde, **kwargs))
         )
 
     def sleep(self, delay: Seconds, name: str | None = None) -> None:

@@ -40,14 +40,16 @@ worker.handoffs = [Agent[Any](name="Boss", model="loopback", handoffs=[triage])]
 
 @service.handler()
 async def ask(ctx: Context, question: str) -> str:
-    result = await DurableRunner.run(triage, question)
+    with ctx.stream("answer").default():
+        result = await DurableRunner.run(triage, question)
     assert result.last_agent is worker
     return str(result.final_output)
 
 
 @service.handler()
 async def stream(ctx: Context, question: str) -> str:
-    result = DurableRunner.run_streamed(triage, question)
+    with ctx.stream("answer").default():
+        result = DurableRunner.run_streamed(triage, question)
     text = ""
     async for event in result.stream_events():
         if event.type == "raw_response_event" and event.data.type == "response.output_text.delta":

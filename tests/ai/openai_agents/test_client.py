@@ -29,6 +29,8 @@ def agent(server: ModelServer, api: Any, **options: Any) -> Agent[Any]:
     return Agent(name="A", model=api("loopback", openai_client=client), tools=[double])
 
 
+@pytest.mark.pattern("agent with tools")
+@pytest.mark.pattern("parallel tools")
 @APIS
 def test_one_request_for_each_model_call(api: Any) -> None:
     steps: list[str] = []
@@ -48,6 +50,7 @@ def test_one_request_for_each_model_call(api: Any) -> None:
     assert [step.startswith("tool double ") for step in steps] == [False, True, True, False]
 
 
+@pytest.mark.pattern("provider errors")
 @APIS
 @pytest.mark.parametrize(
     "fault",
@@ -75,6 +78,7 @@ def test_faults_are_ridden_out(api: Any, fault: Fault) -> None:
         assert len({seen.key for seen in server.requests}) == 2
 
 
+@pytest.mark.pattern("provider errors")
 @APIS
 @pytest.mark.parametrize("cut", [0, 1, 3])
 def test_a_cut_stream_is_asked_for_again(api: Any, cut: int) -> None:
@@ -95,6 +99,7 @@ def test_a_cut_stream_is_asked_for_again(api: Any, cut: int) -> None:
         assert len(server.requests) == 3
 
 
+@pytest.mark.pattern("provider errors")
 @APIS
 def test_a_time_out_is_tried_again(api: Any) -> None:
     with ModelServer(POLICY) as server:
@@ -108,6 +113,7 @@ def test_a_time_out_is_tried_again(api: Any) -> None:
         assert len(server.requests) == 3
 
 
+@pytest.mark.pattern("provider errors")
 @APIS
 def test_what_is_final_is_final(api: Any) -> None:
     with ModelServer(POLICY) as server:

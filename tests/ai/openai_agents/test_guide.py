@@ -30,25 +30,28 @@ def policy(request: ChatRequest) -> Reply:
     return Reply("; ".join(found)) if found else Reply(tool_calls=(ToolCall(tool, arguments[tool]),))
 
 
-def test_the_guide(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guide(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     names = code_of("openai-agents.md")
 
     async def main() -> list[Any]:
         async with TestEngine(App(names["travel"], names["chat"]), replay=True) as engine, shared_client_closed():
+            told = await engine.send(names["tell"], "x")
+            chunks = [await told.attach(), *await engine.stream(told.id, "answer").values()]
+            assert "".join(chunk for chunk in chunks if isinstance(chunk, str)) == 2 * chunks[0]
             return [
                 await engine.call(names["ask"], "x"),
-                await engine.call(names["say"], "x", key="k"),
+                await engine.call(names["say"], "x"),
+                await engine.call(names["chat_on"], "x", key="k"),
                 await engine.call(names["purchase"], "x"),
-                await engine.call(names["advise"], "x"),
-                await engine.call(names["guide"], "x"),
             ]
 
     with ModelServer(policy) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "loopback")
         sunny = "It is sunny in Rome."
-        assert asyncio.run(main()) == [sunny, sunny, "Nobody answered in time.", sunny, sunny]
+        assert asyncio.run(main()) == [sunny, sunny, sunny, "Nobody answered in time."]
+    assert capsys.readouterr().out.startswith("Call pay? {'amount': 3} http://localhost:8080/restate/approvals/")
 
 
 def test_the_quickstart(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from tests.ai.openai_agents.killed import policy
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.pattern("survives SIGKILL")
 @pytest.mark.parametrize(("handler", "api"), [("ask", "responses"), ("stream", "chat")])
 @pytest.mark.pattern("survives SIGKILL")
 def test_killed_at_every_position(

@@ -18,7 +18,6 @@ from agents import (
     RunConfig,
     RunContextWrapper,
     Runner,
-    SQLiteSession,
     ToolOutputText,
     Usage,
     function_tool,
@@ -47,6 +46,7 @@ def scripted(*steps: Any) -> ScriptedModel:
     return ScriptedModel(steps)
 
 
+@pytest.mark.pattern("agent with tools")
 @pytest.mark.pattern("parallel tools")
 def test_a_model_instance_and_its_tools_are_steps() -> None:
     together = threading.Barrier(2)
@@ -126,6 +126,7 @@ def test_handoffs_in_a_circle() -> None:
 
 
 @pytest.mark.pattern("agent as tool")
+@pytest.mark.pattern("guardrails")
 def test_agents_as_tools_and_agents_in_guardrails() -> None:
     expert = Agent(name="Expert", model=scripted([assistant_message("42")]))
     checker = Agent(name="Checker", model=scripted([assistant_message("fine")]))
@@ -169,7 +170,7 @@ def test_structured_output_and_a_tool_in_the_handler() -> None:
     assert steps == ["model ScriptedModel", "look", "model ScriptedModel"]
 
 
-@pytest.mark.pattern("agent with tools")
+@pytest.mark.pattern("control flow")
 def test_what_tools_return_and_raise() -> None:
     tries: list[int] = []
 
@@ -225,7 +226,7 @@ def test_a_terminal_error_of_a_tool_ends_the_run() -> None:
     assert caught.value.code == 418
 
 
-@pytest.mark.pattern("guardrails")
+@pytest.mark.pattern("control flow")
 def test_what_the_framework_raises_can_be_caught_and_is_final() -> None:
     @function_tool
     def again() -> str:
@@ -327,22 +328,6 @@ def test_a_plain_handler_runs_it_in_its_thread() -> None:
 
     assert run(handler, steps=steps) == "3"
     assert len(steps) == 3
-
-
-def test_another_session_is_used_in_steps() -> None:
-    session = SQLiteSession("s")
-    agent = Agent(name="A", model=scripted([assistant_message("one")], [assistant_message("two")]))
-    steps: list[str] = []
-
-    async def handler(ctx: Context) -> Any:
-        await DurableRunner.run(agent, "x", session=session)
-        result = await DurableRunner.run(agent, "y", session=session)
-        return len(result.to_input_list())
-
-    assert run(handler, steps=steps) == 4
-    assert "tool session.add_items" in steps
-    assert len(asyncio.run(session.get_items())) == 4
-    session.close()
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any, get_type_hints
+from weakref import WeakKeyDictionary
 
 from agents import (
     AgentsException,
@@ -18,13 +19,18 @@ from agents import (
     ComputerTool,
     CustomTool,
     FunctionTool,
+    InputGuardrail,
     LocalShellTool,
     Model,
     ModelBehaviorError,
     ModelSettings,
+    OutputGuardrail,
     ShellTool,
+    ToolInputGuardrail,
+    ToolOutputGuardrail,
     ToolTimeoutError,
     UserError,
+    agent_tool_state,
 )
 from agents import tool as tools
 from agents.mcp import MCPServer
@@ -34,9 +40,9 @@ from agents.run_internal import tool_execution
 from perdure.ai.base import collect, durable_context, model_call, refuse_in_handler, runs_in_handler, tool_call
 from perdure.ai.ids import make_ids_replay
 from perdure.ai.instrumented import instrument
-from perdure.ai.openai_agents import formats, mcp
-from perdure.ai.openai_agents.shown import EventsShown, show_response
+from perdure.ai.openai_agents import formats, mcp, shown
 from perdure.ai.records import ControlFlow
+from perdure.ai.showing import NOT_SHOWN
 from perdure.errors import NonDurableOperation, RetryableError, TerminalError
 from perdure.sdk.serde import Serde, SerdeError, serde_for
 from perdure.sdk.steps import current_step
@@ -66,9 +72,12 @@ def install() -> None:
     setattr(Model, _DONE, True)
     instrument(Model, {"get_response": _get_response, "stream_response": _stream_response})
     instrument(MCPServer, mcp.METHODS)
+    for guardrail in (InputGuardrail, OutputGuardrail, ToolInputGuardrail, ToolOutputGuardrail):
+        guardrail.run = shown.out_of_sight(guardrail.run)  # type: ignore[method-assign]
     original = getattr(tool_execution, _TOOL_CALLS)  # without it nothing of this can be imported, which is as it should
     setattr(tool_execution, _TOOL_CALLS, _invoke_tool(original))
     _let_through_what_is_ours()
+    _keep_attempts_apart()
     make_ids_replay("agents")
 
 
@@ -84,11 +93,17 @@ def _get_response(original: Callable[..., Any]) -> Callable[..., Any]:
         call = _Request(signature, self, args, kwargs)
 
         async def ask() -> Any:
+            shown.show_answers(call.unanswered)
             with client_retries.provider_managed_retries_disabled(True):
-                return show_response(await call.make(original))
+                response = await call.make(original)
+            shown.show_response(response.output)
+            return response
 
         name = _model_name(self)
-        return await model_call(name, ask, serde=formats.RESPONSE, usage=formats.usage_of(name), provider="openai")
+        usage = formats.usage_of(name)
+        response = await model_call(name, ask, serde=formats.RESPONSE, usage=usage, provider="openai")
+        shown.asked(response.output)
+        return response
 
     return get_response
 
@@ -104,12 +119,15 @@ def _stream_response(original: Callable[..., Any]) -> Callable[..., Any]:
         call = _Request(signature, self, args, kwargs)
 
         async def ask() -> Any:
+            shown.show_answers(call.unanswered)
             with client_retries.provider_managed_retries_disabled(True):
-                return _whole(await collect(call.make(original), EventsShown().show))
+                return _whole(await collect(call.make(original), shown.show_event()))
 
         name = _model_name(self)
         usage = formats.usage_of_events(name)
-        for event in await model_call(name, ask, serde=formats.EVENTS, usage=usage, provider="openai"):
+        events = await model_call(name, ask, serde=formats.EVENTS, usage=usage, provider="openai")
+        shown.asked(getattr(event, "item", None) for event in events)
+        for event in events:
             yield event
 
     return stream_response
@@ -128,6 +146,7 @@ class _Request:
 
     def __init__(self, signature: inspect.Signature, model: Model, args: Any, kwargs: Any) -> None:
         self._bound = signature.bind(model, *args, **kwargs)
+        self.unanswered = shown.unanswered(self._bound.arguments.get("input"))
         for tool in self._bound.arguments.get("tools") or ():
             if isinstance(tool, ApplyPatchTool | ComputerTool | CustomTool | LocalShellTool | ShellTool) and not (
                 isinstance(tool, ShellTool) and tool.executor is None
@@ -161,24 +180,42 @@ def _invoke_tool(original: Callable[..., Any]) -> Callable[..., Any]:
             return await original(function_tool=function_tool, context=context, arguments=arguments)
 
         function = getattr(function_tool, "__wrapped__", None) or function_tool.on_invoke_tool
-        if durable_context() is None or function_tool._is_agent_tool or runs_in_handler(function):
+        if durable_context() is None:
             return await call()
+        call_id = context.tool_call_id
+        if function_tool._is_agent_tool or runs_in_handler(function):
+            made = await call()
+            if not (function_tool._is_agent_tool and _is_interrupted(context)):
+                shown.show_result(call_id, made.output, made.is_sdk_generated_error)
+                shown.answered(call_id)
+            return made
 
         async def result() -> tuple[Any, bool]:
             made = await call()
+            shown.show_result(call_id, made.output, made.is_sdk_generated_error)
             return made.output, made.is_sdk_generated_error
 
         value, failed = await tool_call(
             function_tool.name,
             result,
-            call_id=context.tool_call_id,
+            call_id=call_id,
+            shown=lambda made: NOT_SHOWN,  # but by the step itself
             serde=formats.ToolResultSerde(_annotated(function)),
             control_flow=_FLOW,
-            shown=lambda made: made[0],
         )
+        shown.answered(call_id)
         return outcome(value, failed)
 
     return functools.wraps(original)(invoke)
+
+
+def _is_interrupted(context: Any) -> bool:
+    """An agent used as a tool that waits for an approval has said nothing yet."""
+    if context.tool_call is None:
+        return False
+    scope = agent_tool_state.get_agent_tool_state_scope(context)
+    result = agent_tool_state.peek_agent_tool_run_result(context.tool_call, scope_id=scope)
+    return bool(getattr(result, "interruptions", None))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -201,3 +238,19 @@ def _let_through_what_is_ours() -> None:
 
     for module in (tools, tool_execution):
         module.maybe_invoke_function_tool_failure_error_function = message  # type: ignore[attr-defined]
+
+
+def _keep_attempts_apart() -> None:
+    """An agent used as a tool that was interrupted is known by its call, to all runs of the process.
+
+    A replay makes the same call once more, and would find there how far an attempt before it had come.
+    """
+    original = agent_tool_state._scoped_tool_call_signature
+    attempts: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
+
+    @functools.wraps(original)
+    def signature(tool_call: Any, *, scope_id: str | None) -> Any:
+        made, context = original(tool_call, scope_id=scope_id), durable_context()
+        return made if context is None else (*made, attempts.setdefault(context, object()))
+
+    agent_tool_state._scoped_tool_call_signature = signature

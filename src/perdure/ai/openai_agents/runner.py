@@ -1,7 +1,8 @@
 """`DurableRunner`: the framework's Runner, with its methods and their parameters."""
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+import contextvars
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from agents import (
 from agents.run import DEFAULT_MAX_TURNS, AgentRunner, get_default_agent_runner, set_default_agent_runner
 
 from perdure.ai.base import ModelSteps, count_model_steps, durable_context, refuse_in_handler
+from perdure.ai.openai_agents.approvals import Approvals
 from perdure.ai.openai_agents.sessions import in_steps
 from perdure.ai.spans import AgentRun, agent_run
 from perdure.errors import NonDurableOperation, RetryableError, TerminalError
@@ -83,22 +85,34 @@ class DurableRunner(Runner):
 
     In a handler every model call and every tool is a step: its result is journaled, and it is not made again. Tools
     that the model asks for together run in parallel. Agents used as tools, and tools marked with `in_handler`, run in
-    the handler, and what they do is durable in turn. What the framework raises (`MaxTurnsExceeded`, a guardrail's
-    tripwire) can be caught; uncaught it ends the invocation, for another attempt would end the same. The framework's
-    tracing is off: the journal is the trace, and a replay would send it again.
+    the handler, and what they do is durable in turn. With `approvals` people decide about tools that need approval,
+    and the run goes on until nothing interrupts it (see `Approvals`). What the framework raises (`MaxTurnsExceeded`, a
+    guardrail's tripwire) can be caught; uncaught it ends the invocation, for another attempt would end the same. The
+    framework's tracing is off: the journal is the trace, and a replay would send it again.
 
     Raises `NonDurableOperation` for what would go around the journal.
     """
 
     @classmethod
-    async def run(cls, starting_agent: Agent[Any], input: Any, **options: Any) -> RunResult:
-        """`Runner.run`, with its parameters."""
-        return await _RUNNER.run(starting_agent, input, **options)
+    async def run(
+        cls, starting_agent: Agent[Any], input: Any, *, approvals: Approvals | None = None, **options: Any
+    ) -> RunResult:
+        """`Runner.run`, with its parameters, and `approvals`."""
+        result = await _RUNNER.run(starting_agent, input, **options)
+        while approvals is not None and result.interruptions:
+            result = await _RUNNER.run(starting_agent, await approvals.decide(result), **options)
+        return result
 
     @classmethod
-    def run_sync(cls, starting_agent: Agent[Any], input: Any, **options: Any) -> RunResult:
-        """`Runner.run_sync`, with its parameters: for plain `def` handlers. Tools then run one after the other."""
-        return _RUNNER.run_sync(starting_agent, input, **options)
+    def run_sync(
+        cls, starting_agent: Agent[Any], input: Any, *, approvals: Approvals | None = None, **options: Any
+    ) -> RunResult:
+        """`Runner.run_sync`, with its parameters, and `approvals`: for plain `def` handlers. Tools then run one after
+        the other."""
+        result = _RUNNER.run_sync(starting_agent, input, **options)
+        while approvals is not None and result.interruptions:
+            result = _RUNNER.run_sync(starting_agent, approvals.decide_sync(result), **options)
+        return result
 
     @classmethod
     def run_streamed(
@@ -115,21 +129,47 @@ class DurableRunner(Runner):
         session: Session | None = None,
         *,
         error_handlers: Any = None,
+        approvals: Approvals | None = None,
     ) -> RunResultStreaming:
-        """`Runner.run_streamed`, with its parameters. In a handler a response's events come when it is complete."""
-        return _RUNNER.run_streamed(
-            starting_agent,
-            input,
-            context=context,
-            max_turns=max_turns,
-            hooks=hooks,
-            run_config=run_config,
-            previous_response_id=previous_response_id,
-            auto_previous_response_id=auto_previous_response_id,
-            conversation_id=conversation_id,
-            session=session,
-            error_handlers=error_handlers,
-        )
+        """`Runner.run_streamed`, with its parameters, and `approvals`.
+
+        In a handler a response's events come when it is complete and journaled; what readers of the handler's stream
+        see comes as it is made. With `approvals` the events go on after an interruption, and so does the result.
+        """
+        options = {
+            "context": context,
+            "max_turns": max_turns,
+            "hooks": hooks,
+            "run_config": run_config,
+            "previous_response_id": previous_response_id,
+            "auto_previous_response_id": auto_previous_response_id,
+            "conversation_id": conversation_id,
+            "session": session,
+            "error_handlers": error_handlers,
+        }
+        result = _RUNNER.run_streamed(starting_agent, input, **options)
+        if approvals is not None:
+            _go_on(result, approvals, lambda state: _RUNNER.run_streamed(starting_agent, state, **options))
+        return result
+
+
+def _go_on(
+    result: RunResultStreaming, approvals: Approvals, resume: Callable[[RunState[Any]], RunResultStreaming]
+) -> None:
+    """Have the result's events go on after each interruption, and the result become that of the resumed run."""
+    begun = result.stream_events
+    around = contextvars.copy_context()  # where the run was started, its stream too, is where it goes on
+
+    async def stream_events(*args: Any, **options: Any) -> AsyncIterator[Any]:
+        async for event in begun(*args, **options):
+            yield event
+        while result.interruptions:
+            resumed = around.run(resume, await approvals.decide(result))
+            async for event in resumed.stream_events(*args, **options):
+                yield event
+            result.__dict__.update({**vars(resumed), "stream_events": stream_events})
+
+    result.stream_events = stream_events  # type: ignore[method-assign]
 
 
 def install() -> None:

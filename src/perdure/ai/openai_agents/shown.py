@@ -1,73 +1,94 @@
-"""What readers see of a model's response: its events as parts of a message, or the whole of it at once."""
+"""What readers of the handler's stream see of a run: model responses and tools' results, as `perdure.ai.showing` says.
 
-from typing import Any, TypeVar
+The steps show what they do. What the framework answers by itself to a tool call has no step (a handoff, a rejection, a
+guardrail's word): it is shown by the step that tells the model.
+"""
 
-import msgspec
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+from weakref import WeakKeyDictionary
 
-from perdure.ai.showing import Showing, showing
+from pydantic_core import to_jsonable_python
 
-__all__ = ["EventsShown", "show_response"]
+from perdure.ai.base import durable_context
+from perdure.ai.provider_parts import ResponseParts
+from perdure.ai.showing import nothing_shown, showing
 
-R = TypeVar("R")
+__all__ = ["asked", "out_of_sight", "show_answers", "show_event", "show_response", "show_result", "unanswered"]
 
-_TEXT = ("response.output_text.delta", "response.refusal.delta")
-_REASONING = ("response.reasoning_text.delta", "response.reasoning_summary_text.delta")
-
-
-class EventsShown:
-    """Shows the events of one response (of either API: the framework makes those of chat completions alike)."""
-
-    def __init__(self) -> None:
-        self._showing = showing()
-        self._calls: dict[Any, tuple[str, str]] = {}  # by the item's place in the response: call id and tool
-
-    def show(self, event: Any) -> None:
-        """The next one."""
-        shown = self._showing
-        kind = getattr(event, "type", None)
-        if shown is None or kind is None:
-            return
-        if kind in _TEXT:
-            shown.text(event.delta)
-        elif kind in _REASONING:
-            shown.reasoning(event.delta)
-        elif kind == "response.output_item.added" and _is_call(event.item):
-            self._calls[event.output_index] = (event.item.call_id, event.item.name)
-        elif kind == "response.function_call_arguments.delta" and event.output_index in self._calls:
-            if event.delta:
-                shown.tool_call_delta(*self._calls[event.output_index], event.delta)
-        elif kind == "response.output_item.done" and _is_call(event.item):
-            _show_call(shown, event.item)
+_ASKED: "WeakKeyDictionary[Any, set[str]]" = WeakKeyDictionary()  # calls that were shown, and their results not yet
 
 
-def show_response(response: R) -> R:
-    """All parts of a response that came at once."""
+def show_response(output: Iterable[Any]) -> None:
+    """In the model step: a response that came at once."""
     shown = showing()
     if shown is not None:
-        for item in getattr(response, "output", ()):
-            _show_item(shown, item)
-    return response
+        ResponseParts(shown).items(output)
 
 
-def _show_item(shown: Showing, item: Any) -> None:
-    kind = getattr(item, "type", None)
-    if kind == "message":
-        for content in item.content:
-            shown.text(getattr(content, "text", None) or getattr(content, "refusal", None) or "")
-    elif kind == "reasoning":
-        for part in [*(item.content or ()), *(item.summary or ())]:
-            shown.reasoning(part.text)
-    elif _is_call(item):
-        _show_call(shown, item)
+def show_event() -> Callable[[Any], None] | None:
+    """In the model step: what shows the events of one streamed response, if anybody reads."""
+    shown = showing()
+    return None if shown is None else ResponseParts(shown).event
 
 
-def _is_call(item: Any) -> bool:
-    return getattr(item, "type", None) == "function_call"
+def show_result(call_id: str, output: Any, failed: bool) -> None:
+    """What the model is told by a tool; `failed` if it is the framework's message about an exception."""
+    shown = showing()
+    if shown is None:
+        return
+    if failed:
+        shown.tool_error(call_id, str(output))
+    else:
+        shown.tool_result(call_id, to_jsonable_python(output, fallback=str))
 
 
-def _show_call(shown: Showing, item: Any) -> None:
-    try:
-        arguments = msgspec.json.decode(item.arguments or "{}")
-    except msgspec.DecodeError:
-        arguments = item.arguments
-    shown.tool_call(item.call_id, item.name, arguments)
+# -- in the handler ----------------------------------------------------------------------------------
+
+
+def asked(output: Iterable[Any]) -> None:
+    """The model has asked for these calls."""
+    if showing() is not None:
+        calls = _ASKED.setdefault(durable_context(), set())
+        calls |= {item.call_id for item in output if getattr(item, "type", None) == "function_call"}
+
+
+def answered(call_id: str) -> None:
+    """That call's result is shown."""
+    calls = _ASKED.get(durable_context())
+    if calls is not None:
+        calls.discard(call_id)
+
+
+def unanswered(input: Any) -> list[tuple[str, Any]]:
+    """Results in the input of a model that nobody has shown, to be shown with it: ids of the calls, and outputs."""
+    calls = _ASKED.get(durable_context()) if showing() is not None else None
+    if not calls or not isinstance(input, list):
+        return []
+    found = [
+        (cast(str, item["call_id"]), item.get("output"))
+        for item in input
+        if isinstance(item, dict) and item.get("type") == "function_call_output" and item.get("call_id") in calls
+    ]
+    calls.difference_update(id for id, _ in found)
+    return found
+
+
+def show_answers(answers: list[tuple[str, Any]]) -> None:
+    """In the model step: what `unanswered` has found."""
+    shown = showing() if answers else None
+    if shown is not None:
+        for id, output in answers:
+            shown.tool_result(id, output)
+
+
+def out_of_sight(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A guardrail's `run`, of which readers see nothing: what its agents say is no part of the answer."""
+
+    @functools.wraps(original)
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        with nothing_shown():
+            return await original(*args, **kwargs)
+
+    return run
