@@ -29,7 +29,16 @@ from perdure.sdk.serde import Serde, SerdeError, serde_for
 if TYPE_CHECKING:
     from perdure.sdk.context import Awakeable, Context, InvocationHandle
 
-__all__ = ["ApprovalOptions", "ApprovalRequest", "ApprovalTimeout", "Decision", "Escalation", "ask"]
+__all__ = [
+    "ApprovalOptions",
+    "ApprovalRequest",
+    "ApprovalTimeout",
+    "Decision",
+    "Escalation",
+    "Notify",
+    "Seconds",
+    "ask",
+]
 
 T = TypeVar("T")
 Seconds = float | timedelta
