@@ -57,8 +57,8 @@ async def decide(
 
     Any other interrupt is an approval whose context is its value. The node is given whether it was approved, in time.
     With a `schema` (see `ctx.approval`), or a `response_schema` of the interrupt's own, it is given the approved value,
-    as JSON has it; then a rejection ends the invocation (403), and so does the end of the time (408). `answer(value, decision)` makes
-    the node's answer otherwise; `decision` is None if nobody answered in time.
+    as JSON has it; then a rejection ends the invocation (403), and so does the end of the time (408).
+    `answer(value, decision)` makes the node's answer otherwise; `decision` is None if nobody answered in time.
 
     `title(context)` makes the title; `timeout`, `notify`, `escalate`, `to` and `tags` are those of `ctx.approval`.
     Raises `LookupError` outside of handlers, `TypeError` in plain ones (`decide_sync`) and if nothing was interrupted.
