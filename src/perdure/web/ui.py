@@ -1,8 +1,8 @@
 """The console: what `ui/` is built into, served to browsers. See docs/console.md.
 
-The files are made beforehand, compressed copies among them, so serving one costs a look into a dict. Names of assets have
-a hash of their content in them and are kept by browsers for a year; `index.html` is asked for each time. Every other path
-is one of the console's own pages, which `index.html` shows.
+The files are made beforehand, compressed copies among them, so serving one costs a look into a dict. Names of assets
+have a hash of their content in them and are kept by browsers for a year; `index.html` is asked for each time. Every
+other path is one of the console's own pages, which `index.html` shows.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ _YEAR: Final = (b"cache-control", b"public, max-age=31536000, immutable")
 _EACH_TIME: Final = (b"cache-control", b"no-cache")
 _VARY: Final = (b"vary", b"accept-encoding")
 _ENCODINGS: Final = ((b"br", ".br"), (b"gzip", ".gz"))
+_POLICY: Final = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 _PROTECTION: Final[tuple[Header, ...]] = (
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
-        b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
+    (b"content-security-policy", _POLICY),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
@@ -56,7 +56,7 @@ class _File(NamedTuple):
 
 
 class UiRoutes:
-    """The root and `/ui` lead to `/ui/`, as they do at restate-server. `directory` has the built console, or nothing."""
+    """The root and `/ui` lead to `/ui/`, as they do at restate-server. `directory` has the built console, if any."""
 
     def __init__(self, directory: Path = CONSOLE) -> None:
         self._directory = directory
@@ -88,7 +88,7 @@ class UiRoutes:
         accepted = {part.partition(b";")[0].strip() for part in request.fields.get(b"accept-encoding", b"").split(b",")}
         for encoding, _ in _ENCODINGS:
             if encoding in accepted and encoding in file.bodies:
-                return Response(200, [*headers, (b"content-encoding", encoding)], file.bodies[encoding])
+                return Response(200, [*headers, _VARY, (b"content-encoding", encoding)], file.bodies[encoding])
         return Response(200, headers, file.bodies[b""])
 
     def _read_anew(self) -> None:
@@ -120,7 +120,7 @@ def _read(path: Path, kept: bool) -> _File:
             bodies[encoding] = copy.read_bytes()
     type = {".js": "text/javascript", ".woff2": "font/woff2"}.get(path.suffix) or mimetypes.guess_type(path.name)[0]
     text = "; charset=utf-8" if path.suffix in (".html", ".js", ".css") else ""
-    headers: list[Header] = [(b"content-type", f"{type or 'application/octet-stream'}{text}".encode()), _VARY]
+    headers: list[Header] = [(b"content-type", f"{type or 'application/octet-stream'}{text}".encode())]
     headers.append(_YEAR if kept else _EACH_TIME)
     if path.suffix == ".html":
         headers.extend(_PROTECTION)

@@ -78,7 +78,8 @@ export interface Overview {
   ready: boolean;
   /** Invocations that are not completed, by status; null while they are being counted. */
   statuses: Record<string, number> | null;
-  attempts: { running: number; elsewhere: number; waiting: number; limit: number | null };
+  now: string;
+  attempts: { running: number; elsewhere: number; waiting: number };
   /** Commands that wait for a batch. */
   queued: number;
   storage: Record<string, number>;
@@ -87,7 +88,7 @@ export interface Overview {
     /** Ms since the epoch: the end of each interval. */
     times: number[];
     interval_ms: number;
-    started: number[];
+    attempts: number[];
     succeeded: number[];
     failed: number[];
     step_failures: number[];
