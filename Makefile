@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint format oldest bench simulate soak proto settings clean
+.PHONY: help setup demo test lint format oldest bench simulate soak proto settings patterns clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -62,6 +62,9 @@ proto: setup  ## regenerate the wire messages from wire.proto
 
 settings: setup  ## rewrite the table in docs/configuration.md
 	$(BIN)/python -m perdure.cli.reference docs/configuration.md
+
+patterns: setup  ## rewrite the table in docs/ai/patterns.md from the tests that pass; google-adk's with what `make oldest` made
+	$(BIN)/python -m tests.ai.patterns
 
 clean:  ## remove what setup made
 	rm -rf $(VENV) $(VENV)-oldest-* .mypy_cache .ruff_cache .pytest_cache

@@ -83,4 +83,11 @@ async def handle(ctx: Context, complaint: Complaint) -> str:
         return await ctx.run("pay", pay, complaint.order, decision.value.amount)
 
 
+@refunds.handler()
+async def close_account(ctx: Context, customer: str) -> str:
+    """Without a timeout: it waits for as long as it takes, be it years."""
+    decision = await ctx.approval(f"Close the account of {customer}?", to=["support@shop.example"], notify=mail)
+    return f"{customer}: closed, as {decision.by} said" if decision else f"{customer}: kept, {decision.comment}"
+
+
 app = App(refunds)

@@ -1,37 +1,32 @@
-"""The model: OpenAI's if there is a key, else one on loopback that knows one tool."""
+"""The model of the quickstarts: a real one if there is a key, else one on loopback that knows one tool."""
 
 import contextlib
-import os
+import sys
 from collections.abc import Iterator
 
-from perdure.testing.model_server import ChatRequest, ModelServer, Reply, ToolCall
+from examples.provider import CLAUDE, GPT
+from examples.provider import provider as any_provider
+from perdure.testing.model_server import ChatRequest, Fault, Reply, ToolCall
 
-MODEL = os.environ.get("OPENAI_MODEL", "gpt-4o-mini")
+__all__ = ["CLAUDE", "MODEL", "provider"]
+
+MODEL = GPT
+BAD_DAY = (Fault(status=429, retry_after=0.05), Fault(status=500))
+"""What the provider answers first; perdure tries again."""
 
 
 def policy(request: ChatRequest) -> Reply:
     """Ask for the weather in Rome and in Oslo, then say what was found."""
-    found = [message["content"] for message in request.messages if message.get("role") == "tool"]
+    found = [str(message["content"]).strip('"') for message in request.messages if message.get("role") == "tool"]
     if not found:
         return Reply(tool_calls=tuple(ToolCall("weather", {"city": city}) for city in ("Rome", "Oslo")))
-    return Reply(" ".join(str(each) for each in found))
+    return Reply(" ".join(found))
 
 
 @contextlib.contextmanager
-def provider() -> Iterator[None]:
+def provider(name: str = "OPENAI") -> Iterator[None]:
     """Somebody to ask for the length of the block."""
-    if os.environ.get("OPENAI_API_KEY"):
+    with any_provider(policy, name, faults=BAD_DAY) as server:
         yield
-        return
-    with ModelServer(policy) as server:
-        ours = {"OPENAI_API_KEY": "loopback", "OPENAI_BASE_URL": server.base_url, "NO_PROXY": "127.0.0.1"}
-        before = {name: os.environ.get(name) for name in ours}
-        os.environ.update(ours)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
+    if server is not None:
+        print(f"(the provider was asked {server.count()} times)", file=sys.stderr)

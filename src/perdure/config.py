@@ -70,6 +70,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     public_url: str | None = None
     """The address at which people reach the ingress, for links to approvals. Default: where it listens. Links are
     signed with a secret made of `identity_key`, so servers that share it accept each other's."""
+    prices: str | None = None
+    """What models cost: a file (TOML) whose prices are added to the packaged ones, or replace them."""
     drain_seconds: float = 5.0
     """How long open requests may take to end when the server stops."""
     stop_grace_seconds: float = 10.0

@@ -88,14 +88,22 @@ def test_pydantic_ai(provider: ModelServer, capsys: pytest.CaptureFixture[str]) 
         async with TestEngine(module.app, replay=True) as engine:
             rain = await engine.call("Weather/ask", "weather", type=str)
             answers = []
-            for handler, wish, reply in (("ask", "ask_a_colleague", "forty-two"), ("clean", "delete", True)):
-                running = asyncio.create_task(engine.call(f"Weather/{handler}", wish, type=str))
-                asked = None
-                while asked is None:
-                    await engine.settle()
-                    asked = re.search(r"prom_\S+|sign_\S+", capsys.readouterr().out)
-                await engine.resolve_awakeable(asked.group(), reply)
-                answers.append(await running)
+            running = asyncio.create_task(engine.call("Weather/ask", "ask_a_colleague", type=str))
+            asked = None
+            while asked is None:
+                await engine.settle()
+                asked = re.search(r"prom_\S+|sign_\S+", capsys.readouterr().out)
+            await engine.resolve_awakeable(asked.group(), "forty-two")
+            answers.append(await running)
+        async with TestEngine(module.app, replay=True, skip=False) as engine:
+            sent = await engine.send("Weather/clean", "delete")
+            await engine.settle()
+            (waiting,) = await engine.approvals().list(to="ann")
+            await engine.approvals().approve(waiting.id)
+            answers.append(await sent.attach())
+            for handler in ("chat", "chat", "tell"):
+                answers.append(await engine.call(f"Weather/{handler}", "weather", type=str))
             return [rain, *answers]
 
-    assert asyncio.run(main()) == ["It rains in weather.", "forty-two", "deleted delete"]
+    rain = "It rains in weather."
+    assert asyncio.run(main()) == [rain, "forty-two", "deleted delete", rain, rain, rain]

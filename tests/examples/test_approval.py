@@ -47,3 +47,15 @@ def test_days_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert await engine.approvals().list() == []
 
     asyncio.run(scenario())
+
+
+def test_years_pass_without_a_timeout() -> None:
+    async def scenario() -> None:
+        async with TestEngine(agent.app, skip=False, replay=True) as engine:
+            closing = await engine.send(agent.close_account, "Bob")
+            await engine.advance(timedelta(days=1000))
+            (waiting,) = await engine.approvals().list()
+            await engine.approvals().reject(waiting.id, comment="he came back", by="Ann")
+            assert await closing.attach() == "Bob: kept, he came back"
+
+    asyncio.run(scenario())

@@ -528,6 +528,63 @@ async def test_restart_as_new_from_the_beginning_and_from_a_prefix(start: Start)
             await handle.restart(keep=len(journal) + 1)
 
 
+async def test_a_restart_from_a_prefix_does_not_mind_that_awakeables_and_ids_are_new(start: Start) -> None:
+    service = Service("Asked")
+    notes = VirtualObject("Notes")
+
+    @notes.handler()
+    async def note(ctx: ObjectContext, text: str) -> str:
+        return text
+
+    @service.handler()
+    async def work(ctx: Context) -> int:
+        answer = ctx.awakeable(int)
+        await ctx.send(note, answer.id, key=ctx.invocation_id, idempotency_key=answer.id)
+        await ctx.run("tell", lambda: asked.append(answer.id))
+        value = await answer
+        return value + await ctx.run("after", lambda: 1)
+
+    asked: list[str] = []
+    async with start(service, notes, skip=False) as engine:
+        handle = await engine.send(work)
+        await engine.settle()
+        await engine.resolve_awakeable(asked[-1], 41)
+        assert await handle.attach() == 42
+        journal = (await handle.describe()).journal
+        answered = next(i for i, entry in enumerate(journal) if entry.get("signal") == 17)
+        kept = await handle.restart(keep=answered + 1)
+        assert await kept.attach() == 42
+        engine.once(tell=1, after=2)
+        again = await kept.restart(keep=answered + 1)
+        assert await again.attach() == 42
+        for asks in (handle, kept):
+            with pytest.raises(Invalid, match="is answered later, and nobody knows its new id; keep at most 1 or"):
+                await asks.restart(keep=answered)
+        assert len(set(asked)) == 1
+
+
+async def test_a_restart_from_an_entry_behind_an_approval_keeps_the_decision(start: Start) -> None:
+    service = Service("Approved")
+
+    @service.handler()
+    async def work(ctx: Context) -> str:
+        decision = await ctx.approval("Pay?", int)
+        return await ctx.run("pay", lambda: f"{decision.by} pays {decision.value}")
+
+    async with start(service, skip=False) as engine:
+        handle = await engine.send(work)
+        await engine.settle()
+        (waiting,) = await engine.approvals().list()
+        await engine.approvals().approve(waiting.id, 5, by="ann")
+        assert await handle.attach() == "ann pays 5"
+        journal = (await handle.describe()).journal
+        keep = next(i for i, entry in enumerate(journal) if entry.get("name") == "pay")
+        kept = await handle.restart(keep=keep)
+        assert await kept.attach() == "ann pays 5"
+        engine.once(pay=2)
+        assert len(await engine.approvals().list(status="all")) == 1
+
+
 async def test_restart_is_refused_where_it_makes_no_sense(start: Start) -> None:
     service = Service("NotAgain", journal_retention=timedelta(hours=1))
 

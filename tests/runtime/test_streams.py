@@ -239,3 +239,27 @@ def test_a_position_that_two_attempts_used_is_not_taken_for_the_same_chunk() -> 
         reader.close()
 
     asyncio.run(check())
+
+
+def test_a_reader_that_saw_two_tries_fail_gets_the_next_attempt_from_where_that_begins() -> None:
+    """The next attempt's positions begin where what is stored ends: before those of the try that failed last."""
+
+    async def check() -> None:
+        node = Node()
+        outlet = node.begin()
+        outlet.write(NAME, 1, (b"stored",))
+        node.store(outlet, 1)
+        reader = await node.streams.read(ID, NAME)
+        assert await told(reader) == ["stored"]
+        for attempt in ("first", "second"):
+            outlet.write(NAME, 2, (attempt.encode(), b"try"))
+            assert await told(reader) == [attempt, "try"]
+            outlet.void(2)
+            assert await told(reader) == [1 if attempt == "first" else 3]
+        outlet.over()
+        outlet = node.begin()
+        outlet.write(NAME, 2, (b"third",))
+        assert await told(reader) == [1, "third"]
+        reader.close()
+
+    asyncio.run(check())

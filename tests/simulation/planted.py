@@ -12,18 +12,21 @@ from unittest.mock import patch
 
 from msgspec.structs import replace
 
-from perdure.core import awaiting, control, delivery, inbox, journal, lifecycle, partition
-from perdure.core.tables import INBOX, INVOCATION, LOCK, META, STATE, TIMER, InvocationItem, Lock, TimerKind
+from perdure.core import awaiting, control, delivery, inbox, journal, lifecycle, partition, streams
+from perdure.core.tables import INBOX, INVOCATION, LOCK, META, STATE, STREAM, TIMER, InvocationItem, Lock, TimerKind
 from perdure.core.turn import Turn
 from perdure.model import actions as a
 from perdure.model import commands as c
 from perdure.model import entries as e
 from perdure.model.ids import CANCEL_SIGNAL
 from perdure.model.invocation import Completed, Invocation, Invoked, Suspended, Target
+from perdure.model.streams import StreamHead
+from perdure.protocol.control import Start
 from perdure.protocol.exchange import EngineEnd
 from perdure.protocol.machine import Machine
 from perdure.runtime import invoker
 from perdure.runtime.loop import PartitionLoop
+from perdure.runtime.streams import Outlet, _Log
 from perdure.sdk.driver import HandlerRun
 from perdure.sdk.eventloop import HandlerTask
 from perdure.storage.base import Batch, Storage
@@ -520,4 +523,57 @@ def lose_an_entry_on_the_way() -> Iterator[None]:
         return real(self)
 
     with patch.object(EngineEnd, "opening", opening):
+        yield
+
+
+# ---- streams
+
+
+@plant
+def keep_what_a_failed_try_showed() -> Iterator[None]:
+    """The chunks of a try that failed stay among those of its step."""
+    with patch.object(Outlet, "void", lambda self, completion_id: None):
+        yield
+
+
+@plant
+def forget_to_store_what_a_step_showed() -> Iterator[None]:
+    """A step's result is stored without its chunks."""
+
+    def store(turn: Turn, invocation: Invocation, parts: Any, source: int) -> Invocation:
+        return real(turn, invocation, parts[:0] if source % 2 else parts, source)
+
+    real = streams.store
+    with patch.object(streams, "store", store):
+        yield
+
+
+@plant
+def write_again_on_replay() -> Iterator[None]:
+    """What a handler writes is stored again by each of its later attempts."""
+
+    def write(turn: Turn, command: c.WriteStream) -> None:
+        head = turn.tables.get(STREAM, (command.number, command.part.name)) or StreamHead()
+        real(turn, replace(command, ordinal=head.written))
+
+    def init(self: HandlerRun, definition: Any, start: Start, *rest: Any) -> None:
+        forgotten = {name: replace(head, written=0) for name, head in start.streams.items()}
+        begin(self, definition, replace(start, streams=forgotten), *rest)
+
+    real, begin = streams.write, HandlerRun.__init__
+    with patch.dict(partition.HANDLERS, {c.WriteStream: write}), patch.object(HandlerRun, "__init__", init):
+        yield
+
+
+@plant
+def regenerate_without_a_word() -> Iterator[None]:
+    """A reader is not told that what it has seen is void."""
+    with patch.object(_Log, "regenerated_since", lambda self, marks: None):
+        yield
+
+
+@plant
+def believe_every_cursor() -> Iterator[None]:
+    """A reader that comes back is taken to have seen what is there now."""
+    with patch.object(_Log, "resume", lambda self, cursor: (self.marks, cursor.position + 1)):
         yield

@@ -18,7 +18,8 @@ HAPPENS = (
     *("disk error", "slow commit", "hang up", "bounce", "clock forward", "clock back", "stop", "boot"),
     *("lost", "repeated", "delayed", "refused: Overloaded", "refused: Unavailable"),
     *(f"asked {kind}" for kind in ("call", "send", "delayed send", "idempotent", "cancel", "kill", "pause", "resume")),
-    *(f"asked {kind}" for kind in ("purge", "restart", "attach", "output", "describe", "awakeable")),
+    *(f"asked {kind}" for kind in ("purge", "restart", "attach", "output", "describe", "awakeable", "read")),
+    *("did show", "read to the end"),
 )
 """What a good part of the seeds has to have met: a fault that never strikes finds nothing."""
 

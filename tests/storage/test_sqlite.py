@@ -278,7 +278,7 @@ def test_an_older_file_gets_the_tables_it_lacks(tmp_path: Path) -> None:
             store.close()
     connection = sqlite3.connect(path)
     try:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
         (old,) = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'api_key'").fetchone()
     finally:
         connection.close()

@@ -38,10 +38,13 @@ from typing import Any, TypeVar, cast, get_type_hints
 from perdure.ai.provider_errors import classify
 from perdure.ai.records import ControlFlow, Record, RecordSerde, Usage
 from perdure.ai.showing import showing
+from perdure.ai.spans import span_of_handler
+from perdure.ai.usage import priced, spend, within_budget
 from perdure.errors import NonDurableOperation, TerminalError
 from perdure.model.services import RetryPolicy
 from perdure.sdk.context import Context, current_context
 from perdure.sdk.serde import Serde, SerdeError, serde_for
+from perdure.sdk.steps import current_step
 from perdure.sdk.threads import SyncContext
 
 __all__ = [
@@ -249,6 +252,7 @@ async def model_call(
     time that the provider asks for: see `provider_errors`. Exceptions of `control_flow` are results, raised again.
     """
     _count()
+    within_budget()
     return await durable_call(
         f"model {model}",
         call,
@@ -278,6 +282,7 @@ def model_call_sync(
     Raises `NonDurableOperation` in an async handler.
     """
     _count()
+    within_budget()
     return durable_call_sync(
         f"model {model}",
         call,
@@ -301,6 +306,7 @@ async def tool_call(
     retry: RetryPolicy | None = None,
     control_flow: Sequence[ControlFlow[Any]] = (),
     in_thread: bool = False,
+    shown: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Use a tool: in a handler a step named `tool <tool> <call_id>`, elsewhere just `call()`.
 
@@ -316,16 +322,17 @@ async def tool_call(
     here; any other exception is retried under `retry`, else the invocation's policy. A framework's own exceptions that
     are meant for the model or for the framework are to be named in `control_flow`.
 
-    With a `call_id` the outcome is shown to the stream that the handler has named, if it has: `perdure.ai.showing`.
+    With a `call_id` the outcome is shown to the stream that the handler has named, if it has (`perdure.ai.showing`):
+    what `shown` makes of it, if it is more than the tool's own result.
     """
     context = durable_context()
     if context is None:
         return await _as_ever(call, in_thread)
     if runs_in_handler(function):
         value = await _as_ever(call, in_thread=False)
-        _show_result(call_id, value)
+        _show_result(call_id, value, shown)
         return value
-    step = _Step(call, "", None, control_flow, in_thread, call_id)
+    step = _Step(call, "", None, control_flow, in_thread, call_id, shown)
     written = _tool_serde(function, type, serde)
     record = _ran(context.run(_tool_name(tool, call_id), step.function, retry=retry, serde=written))
     return step.outcome(await record)
@@ -341,17 +348,18 @@ def tool_call_sync(
     serde: Serde[Any] | None = None,
     retry: RetryPolicy | None = None,
     control_flow: Sequence[ControlFlow[Any]] = (),
+    shown: Callable[[T], Any] | None = None,
 ) -> T:
     """`tool_call` for plain `def` handlers; `call` runs in a worker thread. See there, and `model_call_sync`."""
     if durable_context() is None:
         return call()
     if runs_in_handler(function):
         value = call()
-        _show_result(call_id, value)
+        _show_result(call_id, value, shown)
         return value
     context = _blocking(f"a blocking call (tool {tool}) in an async handler")
     assert context is not None
-    step = _Step(call, "", None, control_flow, True, call_id)
+    step = _Step(call, "", None, control_flow, True, call_id, shown)
     written = _tool_serde(function, type, serde)
     return cast(T, step.outcome(context.run(_tool_name(tool, call_id), step.function, retry=retry, serde=written)))
 
@@ -384,9 +392,12 @@ class _Step:
         control_flow: Sequence[ControlFlow[Any]],
         in_thread: bool,
         tool_call_id: str | None = None,
+        shown: Callable[[Any], Any] | None = None,
     ) -> None:
         self._call = call
+        self._shown = shown
         self._tool_call_id = tool_call_id
+        self._span = span_of_handler()
         self._provider = provider
         self._usage = usage
         self._control_flow = control_flow
@@ -415,13 +426,14 @@ class _Step:
             return self._caught(error)
 
     def _record(self, value: Any) -> Record:
-        _show_result(self._tool_call_id, value)
-        return Record(value, usage=None if self._usage is None else self._usage(value))
+        _show_result(self._tool_call_id, value, self._shown)
+        usage = None if self._usage is None else self._usage(value)
+        return Record(value, usage=None if usage is None else priced(usage, current_step().attempt), span=self._span)
 
     def _caught(self, error: Exception) -> Record:
         for flow in self._control_flow:
             if isinstance(error, flow.kind):
-                return Record(raised=(flow.label, flow.dump(error)))
+                return Record(raised=(flow.label, flow.dump(error)), span=self._span)
         known = classify(error, self._provider)
         if isinstance(known or error, TerminalError) and self._tool_call_id and (shown := showing()) is not None:
             shown.tool_error(self._tool_call_id, str(known or error))
@@ -430,6 +442,8 @@ class _Step:
         raise known from error
 
     def outcome(self, record: Record) -> Any:
+        if record.usage is not None:
+            spend(record.usage)
         if record.raised is None:
             return record.value
         label, data = record.raised
@@ -456,9 +470,9 @@ def _blocking(operation: str) -> SyncContext | None:
     return context
 
 
-def _show_result(call_id: str | None, value: Any) -> None:
-    if call_id and (shown := showing()) is not None:
-        shown.tool_result(call_id, value)
+def _show_result(call_id: str | None, value: Any, shown: Callable[[Any], Any] | None) -> None:
+    if call_id and (readers := showing()) is not None:
+        readers.tool_result(call_id, value if shown is None else shown(value))
 
 
 def _count() -> None:

@@ -10,6 +10,7 @@ A record is one JSON object, whatever the framework's own format, so that SQL ca
 | `plain` | true: the value did not fit the type it was declared with, and is plain JSON |
 | `raised` | `[name, data]` in place of a value: the framework's control flow (`ControlFlow`), raised again on replay |
 | `usage` | of a model call: its tokens, as `Usage` |
+| `span` | the id of the span that the call is below, if the handler is traced |
 """
 
 import base64
@@ -44,6 +45,14 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """Tokens of the request that were written to the provider's cache."""
     reasoning_tokens: int = 0
     """Tokens of the answer that nobody sees."""
+    cost: float | None = None
+    """US dollars, by the prices of that moment; None if the model has no known price."""
+    prices: str = ""
+    """The version of those prices."""
+    session: str = ""
+    """What `usage_session` was told."""
+    attempt: int = 1
+    """Which try of the step it was; what earlier ones cost is not known."""
 
 
 def usage_of(provider: str, model: str, counts: Mapping[str, Any]) -> Usage:
@@ -91,15 +100,17 @@ class ControlFlow(Generic[E]):
 
 @dataclass(frozen=True)
 class Record:
-    """A call's outcome: a value, or control flow as (name, data); and a model call's tokens."""
+    """A call's outcome: a value, or control flow as (name, data); a model call's tokens; the span it is below."""
 
     value: Any = None
     raised: tuple[str, Any] | None = None
     usage: Usage | None = None
+    span: str = ""
 
 
 class _Written(msgspec.Struct, omit_defaults=True):
-    usage: Usage | None = None
+    usage: Usage | None = None  # first: by how a result begins model calls are found
+    span: str = ""
     raised: tuple[str, Any] | None = None
     plain: bool = False
     value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -124,7 +135,7 @@ class RecordSerde:
 
     def serialize(self, record: Record) -> bytes:
         if record.raised is not None:
-            return msgspec.json.encode(_Written(record.usage, record.raised))
+            return msgspec.json.encode(_Written(record.usage, record.span, record.raised))
         inner, plain = self._inner, False
         try:
             data = inner.serialize(record.value)
@@ -141,7 +152,7 @@ class RecordSerde:
             value = msgspec.Raw(data)
         else:
             value = msgspec.Raw(msgspec.json.encode(base64.b64encode(data).decode()))
-        return msgspec.json.encode(_Written(record.usage, None, plain, value))
+        return msgspec.json.encode(_Written(record.usage, record.span, None, plain, value))
 
     def deserialize(self, data: bytes) -> Record:
         try:

@@ -16,12 +16,15 @@ An integration asks `showing()` inside the step, and writes to what it gets:
                 shown.text(event.text)
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from perdure.errors import TerminalError
 from perdure.sdk.streams import Stream, current_stream
 
-__all__ = ["Showing", "showing"]
+__all__ = ["NOT_SHOWN", "Showing", "showing"]
+
+NOT_SHOWN: Final[Any] = object()
+"""In place of a tool's result: there is none to be seen yet."""
 
 
 class Showing(NamedTuple):
@@ -56,6 +59,8 @@ class Showing(NamedTuple):
         self.stream.write({"type": "tool-result", "id": id, "error": error})
 
     def _write(self, part: dict[str, Any], field: str, value: Any) -> None:
+        if value is NOT_SHOWN:
+            return
         if hasattr(value, "model_dump"):  # pydantic's, which the stream takes as a chunk but not within one
             value = value.model_dump(mode="json")
         try:

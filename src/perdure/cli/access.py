@@ -14,10 +14,12 @@ __all__ = ["Access", "access", "credentials", "read_access", "use"]
 
 
 class Access(NamedTuple):
-    """`authorities` are certificates in PEM."""
+    """`authorities` are certificates in PEM. The files are where both are from, if they are from files."""
 
     key: str | None = None
     authorities: bytes | None = None
+    key_file: str | None = None
+    ca_file: str | None = None
 
 
 def read_access(key_file: str | None, ca_file: str | None) -> Access:
@@ -39,7 +41,7 @@ def read_access(key_file: str | None, ca_file: str | None) -> Access:
             raise Invalid(f"{where}: it holds no API key") from None
     if key is not None and not (key.isascii() and key.isprintable() and key and " " not in key):
         raise Invalid(f"{where}: it holds no API key")
-    return Access(key, authorities)
+    return Access(key, authorities, key_file, ca_file)
 
 
 _used = Access()

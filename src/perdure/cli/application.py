@@ -21,9 +21,11 @@ from perdure.cli.access import read_access, use
 from perdure.cli.asking import MISUSED, REFUSED, tell, wants_json
 from perdure.cli.call import call
 from perdure.cli.init import init
+from perdure.cli.mcp import mcp
 from perdure.cli.serve import serve
 from perdure.cli.sql import sql
 from perdure.cli.status import status, whoami
+from perdure.cli.usage import usage
 from perdure.cli.watch import watch
 from perdure.cli.why import why
 from perdure.errors import PerdureError
@@ -75,6 +77,8 @@ app.command("call")(call)
 app.command("why")(why)
 app.command("watch")(watch)
 app.command("sql")(sql)
+app.command("usage")(usage)
+app.command("mcp")(mcp)
 app.command("whoami")(whoami)
 app.add_typer(invocations.app)
 app.add_typer(awakeables.app)

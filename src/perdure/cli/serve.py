@@ -39,11 +39,14 @@ def serve(
     environment (PERDURE_DATA_DIR, PERDURE_HOST, ...) or in a file, perdure.toml; `perdure config show` says which hold.
     """
     began = time.monotonic()
+    from perdure import prices
     from perdure.server import run
 
     found = load_settings(config, settings)
     chosen = found.config
     setup_logging(chosen.log_format, chosen.log_level, replays=chosen.log_replays)
+    if chosen.prices is not None:
+        prices.use(prices.load(chosen.prices))
     sys.path.insert(0, str(Path.cwd()))
     loaded = {each: load_app(each) for each in apps or ()}
     run(

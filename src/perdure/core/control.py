@@ -1,9 +1,11 @@
 """What people do to invocations: cancel, kill, pause, resume, purge, restart, look at them, edit state."""
 
+import re
 from collections.abc import Callable
 from functools import wraps
-from typing import TypeVar
+from typing import Final, TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from perdure.core import inbox, lifecycle
@@ -34,7 +36,7 @@ from perdure.model.entries import (
     InvocationIdResult,
     Signal,
 )
-from perdure.model.ids import CANCEL_SIGNAL, format_invocation_id, parse_invocation_id
+from perdure.model.ids import CANCEL_SIGNAL, format_invocation_id, parse_awakeable_id, parse_invocation_id
 from perdure.model.invocation import Completed, Inboxed, Invocation, Invoked, Paused, Scheduled, Suspended
 from perdure.model.services import HandlerKind
 
@@ -56,6 +58,7 @@ __all__ = [
 C = TypeVar("C", Cancel, Kill, Pause, Resume, Purge, Restart)
 
 RANDOM_SEED = 6  # the version of the service protocol from which on a handler is told its seed
+_AWAKEABLE: Final = re.compile(rb"sign_1[A-Za-z0-9_-]{38}")
 COMPLETED = Refused(409, "the invocation is completed")
 
 
@@ -203,12 +206,13 @@ def restart(turn: Turn, invocation: Invocation, command: Restart) -> Done | Refu
         return Refused(410, "the journal, and with it the input, is no longer kept")
     if not 1 <= command.keep <= len(entries):
         return Refused(400, f"keep must be from 1 to {len(entries)}, the length of the journal")
-    problem = _incomplete(entries, command.keep)
+    problem = _incomplete(entries, command.keep) or _unanswerable(entries, command.keep, invocation)
     if problem is not None:
         return Refused(400, problem)
     number = turn.tables.count("number")
     turn.tables.put(INVOCATION_ID, lifecycle.id_key(command.new_id), number)
-    for entry in _prefix(entries, command.keep):
+    prefix = _prefix(entries, command.keep)
+    for entry in prefix:
         # A notification keeps its time: it is the journal's clock, and a store keeps it once.
         turn.tables.append(number, entry.at if isinstance(entry, Completion | Signal) else turn.at, entry)
     fresh = Invocation(
@@ -219,7 +223,7 @@ def restart(turn: Turn, invocation: Invocation, command: Restart) -> Done | Refu
         turn.at,
         retention=invocation.retention,
         restarted_from=invocation.id,
-        origin=invocation.replays if command.keep > 1 else None,
+        origin=replace(invocation.replays, kept=_commands(prefix)) if command.keep > 1 else None,
         deployment=invocation.deployment if command.deployment is None else command.deployment or None,
         protocol_version=invocation.protocol_version if command.keep > 1 or command.deployment is None else 0,
         trace=command.trace,
@@ -254,6 +258,36 @@ def _incomplete(entries: list[Entry], keep: int) -> str | None:
     if not open_ids:
         return None
     return f"{len(open_ids)} of the first {keep} entries have no result yet; keep fewer entries"
+
+
+def _commands(entries: list[Entry]) -> int:
+    return sum(not isinstance(entry, Completion | Signal | Input) for entry in entries)
+
+
+def _unanswerable(entries: list[Entry], keep: int, invocation: Invocation) -> str | None:
+    """Why a prefix of a journal cannot be kept, if it cannot: an awakeable in it is answered later, or never was.
+
+    The awakeables of a new invocation have other ids, which nobody would know. Only ids that entries show are found.
+    """
+    own = {invocation.id, invocation.replays.id, invocation.restarted_from}
+    answered = {entry.signal for entry in entries[:keep] if isinstance(entry, Signal)}
+    for index, entry in enumerate(entries[:keep]):
+        if isinstance(entry, Input):
+            continue
+        for text in _AWAKEABLE.findall(msgspec.msgpack.encode(entry)):
+            id, signal = parse_awakeable_id(text.decode())
+            if id in own and signal not in answered:
+                later = next((at for at, each in enumerate(entries) if _answers(each, signal)), None)
+                more = "" if later is None else f" or at least {later + 1}"
+                return (
+                    f"entry {index} gives away an awakeable that is answered later, and nobody knows its new id; "
+                    f"keep at most {index}{more}"
+                )
+    return None
+
+
+def _answers(entry: Entry, signal: int) -> bool:
+    return isinstance(entry, Signal) and entry.signal == signal
 
 
 def attach(turn: Turn, command: Attach) -> None:

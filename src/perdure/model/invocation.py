@@ -152,10 +152,15 @@ Status: TypeAlias = Scheduled | Inboxed | Invoked | Suspended | Paused | Complet
 
 
 class Origin(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """Whose journal a restarted one begins with: written with the dice of `id` and the clock since `started_at`."""
+    """Whose journal a restarted one begins with: written with the dice of `id` and the clock since `started_at`.
+
+    `kept` is how many commands of it were kept: what they say of ids, of the invocation and its awakeables, is about
+    another invocation than this.
+    """
 
     id: bytes
     started_at: int
+    kept: int = 0
 
 
 class Invocation(msgspec.Struct, frozen=True, omit_defaults=True):

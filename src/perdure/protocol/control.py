@@ -35,7 +35,8 @@ class Start(msgspec.Struct, frozen=True):
     `started_at` is 0 where the journal has no clock: on the wire. There, `since_progress_ms` says how long ago the
     journal last grew. `seen` is how many notifications an earlier attempt is known to have been given, and to have come
     to rest after (None: not known). `trace` and `trace_state` are the context (W3C) that all it does belongs to; "": it
-    is not traced. `streams` are those in which something is stored, by name.
+    is not traced. `streams` are those in which something is stored, by name. `kept` commands were journaled for another
+    invocation, of which this one is a restart; 0 on the wire.
     """
 
     id: bytes
@@ -53,6 +54,7 @@ class Start(msgspec.Struct, frozen=True):
     trace: str = ""
     trace_state: str = ""
     streams: dict[str, StreamHead] = {}
+    kept: int = 0
 
 
 class ProposeRun(msgspec.Struct, frozen=True, gc=False):

@@ -303,6 +303,7 @@ class Invoker:
             max(0, self._environment.clock.now_ms() - journal.grown_at) if status.fruitless and journal.grown_at else 0,
             status.seen,
             streams=journal.streams,
+            kept=origin.kept,
         )
         trace = invocation.trace
         if trace is not None:

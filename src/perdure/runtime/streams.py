@@ -217,25 +217,31 @@ class _Log:
         self.number = 0
         self.attempt = 0
         self.end: EndEvent | None = None
-        self.readers: set[Reader] = set()
+        self.readers: dict[Reader, None] = {}  # woken in order, so that the simulator repeats itself
         self.pins = 0
         self._marks: list[int] = []
         self._marks_dropped = 0
         self._floor = 0  # the least of the dropped marks
+        self._unused = 0  # the position behind all that anybody was ever given
         self._insert(unstored)
         self.loading: asyncio.Task[None] | None = None
 
     def append(self, position: int, chunks: tuple[Chunk, ...], source: _Source) -> None:
+        if position < self._unused:  # another attempt: it begins where the stored ones end, maybe before voided tries
+            self._mark(position)
         items = self.items
         for offset, chunk in enumerate(chunks):
             items.append((position + offset, chunk, source))
             self._count(len(chunk))
+        self._unused = position + len(chunks)
         self.touch()
 
     def _insert(self, items: list[_Item]) -> None:
         for _, chunk, _ in items:
             self._count(len(chunk))
         self.items = sorted([*self.items, *items], key=_position)
+        if self.items:
+            self._unused = max(self._unused, self.items[-1][0] + 1)
 
     def _count(self, size: int) -> None:
         self.size += size
@@ -268,14 +274,18 @@ class _Log:
         kept = [item for item in self.items if item[2] is not source]
         self._count(-sum(len(chunk) for _, chunk, of in self.items if of is source))
         self.items = kept
-        self._marks.append(first)
+        self._mark(first)
+        self.touch()
+
+    def _mark(self, position: int) -> None:
+        """What readers have seen from there on is void."""
+        self._marks.append(position)
         if len(self._marks) > MARK_LIMIT:
             half = MARK_LIMIT // 2
             least = min(self._marks[:half])
             self._floor = min(self._floor, least) if self._marks_dropped else least
             self._marks_dropped += half
             del self._marks[:half]
-        self.touch()
 
     @property
     def marks(self) -> int:
@@ -426,7 +436,7 @@ class Streams:
         self._reader_limit = READER_LIMIT
         self._outlets: dict[bytes, Outlet] = {}
         self._logs: dict[bytes, dict[str, _Log]] = {}
-        self._dirty: set[_Log] = set()
+        self._dirty: dict[_Log, None] = {}
         self._flushed_at = 0.0
         self._flush_handle: asyncio.TimerHandle | asyncio.Handle | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
@@ -530,7 +540,7 @@ class Streams:
         except BaseException:
             self._unpin(log)
             raise
-        log.readers.add(reader)
+        log.readers[reader] = None
         if self._heartbeat is None:
             self._heartbeat = self.loop.call_later(HEARTBEAT_SECONDS, self._beat)
         return reader
@@ -559,7 +569,7 @@ class Streams:
 
     def leave(self, log: _Log, reader: Reader) -> None:
         if reader in log.readers:
-            log.readers.discard(reader)
+            del log.readers[reader]
             self._unpin(log)
 
     def _unpin(self, log: _Log) -> None:
@@ -574,7 +584,7 @@ class Streams:
             del logs[log.name]
             if not logs:
                 del self._logs[log.id]
-            self._dirty.discard(log)
+            self._dirty.pop(log, None)
             self.size -= log.size
             log.size = 0
 
@@ -582,7 +592,7 @@ class Streams:
 
     def wake(self, log: _Log) -> None:
         """There is something new for its readers, soon."""
-        self._dirty.add(log)
+        self._dirty[log] = None
         if self._flush_handle is None:
             wait = self._flushed_at + FLUSH_SECONDS - self.loop.time()
             self._flush_handle = (
@@ -592,7 +602,7 @@ class Streams:
     def _flush(self) -> None:
         self._flush_handle = None
         self._flushed_at = self.loop.time()
-        dirty, self._dirty = self._dirty, set()
+        dirty, self._dirty = self._dirty, {}
         for log in dirty:
             for reader in log.readers:
                 reader.wake()

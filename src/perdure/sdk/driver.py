@@ -17,9 +17,12 @@ And the journal has no clock: see `now_ms`.
 import asyncio
 import contextlib
 import contextvars
+import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+from msgspec.structs import replace
 
 from perdure.errors import (
     AttemptGone,
@@ -57,6 +60,7 @@ from perdure.sdk.steps import Host, Step, clean, failure_of, terminal_failure
 __all__ = ["HandlerRun", "MakeMain"]
 
 MakeMain = Callable[["HandlerRun"], Coroutine[Any, Any, Any]]
+_log = logging.getLogger("perdure.handler")
 _NONE: frozenset[str] = frozenset()
 _BASE_CONTEXT = contextvars.Context()
 _LONGEST_DELAY_S = 1e12  # before the next try; more is not a number of ms that fits its field, nor is not-a-number
@@ -136,7 +140,8 @@ class HandlerRun:
         self._machine = Machine(start, self._record if self._entries is not None else self._send)
         machine = self._machine
         seed = start.random_seed
-        self.loop = HandlerLoop(lambda: machine.time / 1000, seed)  # type: ignore[abstract]  # what is missing refuses
+        loop = HandlerLoop(lambda: machine.time / 1000, seed, self._woken)  # type: ignore[abstract]  # the rest refuses
+        self.loop = loop
         self._pending: dict[int, asyncio.Future[e.Result]] = {}
         self._signals: dict[int, asyncio.Future[e.Result]] = {}
         self._named: dict[str, deque[asyncio.Future[e.Result]]] = {}
@@ -188,26 +193,7 @@ class HandlerRun:
         self._entries.append(notification)
         self._machine.closed = True
         self.loop.abandon()
-        start = self.start
-        self._reset(
-            Start(
-                start.id,
-                start.target,
-                tuple(self._entries),
-                start.state,
-                start.random_seed,
-                start.attempt,
-                start.failures,
-                start.started_at,
-                start.step_attempts,
-                start.retry_policy,
-                start.since_progress_ms,
-                self._machine.seen,
-                start.trace,
-                start.trace_state,
-                start.streams,
-            )
-        )
+        self._reset(replace(self.start, entries=tuple(self._entries), seen=self._machine.seen))
         self.begin()
 
     def close_input(self) -> None:
@@ -229,6 +215,19 @@ class HandlerRun:
         """The engine no longer listens."""
         if not self.closed:
             self._drop()
+
+    def _woken(self, loop: HandlerLoop) -> None:
+        """In a thread of somebody else's: it wants to go on with a handler that no journal could wake again."""
+        with contextlib.suppress(RuntimeError):  # the process ends
+            self.host.loop.call_soon_threadsafe(self._refuse_thread, loop)
+
+    def _refuse_thread(self, loop: HandlerLoop) -> None:
+        if loop is not self.loop:
+            return  # the replay that came since has its own
+        if self.closed:
+            _log.error("%s: a thread came back to a handler that did not wait for it any more", self.start.target)
+            return
+        self._retry(NonDurableOperation("a thread that wakes the handler: waiting for what is done in another thread"))
 
     # The rule
 
@@ -641,7 +640,15 @@ class HandlerRun:
             delay_ms = max(0, retry_at - self.host.now_ms())
             self._fail(Error(failure, delay_ms=delay_ms, step_attempts=self._tries()))
             return
-        self._send(Suspension(self._waiting(), self._machine.seen))
+        waiting = self._waiting()
+        if not waiting.completions and not waiting.names and waiting.signals == (CANCEL_SIGNAL,):
+            _log.warning(
+                "%s (%s) is suspended and waits for nothing that a journal knows: only a cancellation wakes it. "
+                "What another thread, or another task of the process, was to tell it belongs into a step",
+                self.start.target,
+                self.invocation_id,
+            )
+        self._send(Suspension(waiting, self._machine.seen))
         self._drop()
 
     def _fail(self, error: Error) -> None:

@@ -22,6 +22,8 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, NoReturn, TypeVar, TypeVarTuple, Unpack
 
 from perdure.errors import NonDurableOperation
+from perdure.sdk import anyio_threads
+from perdure.sdk.steps import in_step
 
 __all__ = ["HandlerLoop", "Timer", "dropping"]
 
@@ -107,11 +109,15 @@ class HandlerTask(asyncio.Task[Any]):
 class HandlerLoop(asyncio.AbstractEventLoop):
     """See the module's docstring. Made for one attempt and dropped with it.
 
-    `salt` is the same in every attempt of an invocation, and another one in every other invocation.
+    `salt` is the same in every attempt of an invocation, and another one in every other invocation. `woken` is called,
+    in whatever thread, when one comes back to this loop that nobody knows of: what waits for it waits in vain.
     """
 
-    def __init__(self, clock: Callable[[], float], salt: int = 0) -> None:
+    def __init__(
+        self, clock: Callable[[], float], salt: int = 0, woken: Callable[["HandlerLoop"], None] | None = None
+    ) -> None:
         self._clock = clock
+        self._woken = woken
         self._hash = salt
         self.ready: deque[_Ready] = deque()
         self.timers: list[Timer] = []
@@ -121,6 +127,8 @@ class HandlerLoop(asyncio.AbstractEventLoop):
         self._closed = False
         self._pumping = False
         self._task_factory: Any = None
+        if "anyio" in sys.modules and not anyio_threads.adapted:
+            anyio_threads.adapt(HandlerLoop)
 
     # What the driver uses
 
@@ -274,7 +282,9 @@ class HandlerLoop(asyncio.AbstractEventLoop):
     def call_soon_threadsafe(
         self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> Any:
-        if not self._pumping:
+        if asyncio._get_running_loop() is not self:  # which is of each thread its own
+            if self._woken is not None and not in_step():  # a step fails with it, or knows what to do
+                self._woken(self)
             raise NonDurableOperation("waking a handler from another thread (call_soon_threadsafe)")
         return self.call_soon(callback, *args, context=context)
 
@@ -471,3 +481,17 @@ def _as_completed_in_order(fs: Any, **options: Any) -> Any:
 
 
 asyncio.as_completed = asyncio.tasks.as_completed = _as_completed_in_order
+
+
+_wrap_future = asyncio.wrap_future
+
+
+@functools.wraps(_wrap_future)
+def _wrap_future_elsewhere(future: Any, *, loop: asyncio.AbstractEventLoop | None = None) -> Any:
+    """A thread's future is done when the thread is, which no journal knows. Elsewhere nothing changes."""
+    if isinstance(loop or asyncio._get_running_loop(), HandlerLoop) and not asyncio.isfuture(future):
+        raise NonDurableOperation("waiting for a thread (asyncio.wrap_future)")
+    return _wrap_future(future, loop=loop)
+
+
+asyncio.wrap_future = asyncio.futures.wrap_future = _wrap_future_elsewhere

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from perdure.sdk.driver import HandlerRun
     from perdure.sdk.otel import ReplaySafeTracerProvider
 
-__all__ = ["enter_handler", "enter_step", "exporters_of", "provider_from", "trace_of"]
+__all__ = ["enter_handler", "enter_step", "exporters_of", "handler_is_traced", "provider_from", "trace_of"]
 
 _EXPORTERS = ("otlp", "console")
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -48,6 +48,15 @@ def enter_step(context: contextvars.Context, start: Start, completion_id: int) -
     if above is not None and (otel := _otel()) is not None:
         own = step_context(above, completion_id) if STATE_MEMBER in start.trace_state else above
         context.run(otel.attach, own, start.trace_state)
+
+
+def handler_is_traced() -> bool:
+    """Whether this is a handler's own code, and its invocation is traced."""
+    from perdure.sdk import logs, steps
+
+    run = None if steps.in_step() else logs.current_run()
+    own = None if run is None else parse_traceparent(run.start.trace)
+    return own is not None and own.sampled
 
 
 def trace_of(headers: Mapping[str, str]) -> tuple[str, str]:

@@ -316,7 +316,7 @@ class _Reading:
 
         fields = [schema.field(name) for name in self._needed]
         if not fields:
-            return _without_columns(count)
+            return _without_columns(count if relation.keep is None else sum(map(bool, values_of(relation.keep))))
         arrays = [
             pa.array(values_of(columns[field.name]), field.type)
             if field.name in columns

@@ -3,7 +3,7 @@ is perdure's own.
 
 A line begins with a type, and names the columns of it that follow; `!` says that there are no nulls. The tables of
 `ALWAYS_EMPTY` are about things that perdure does not have; they are there so that queries which name them run.
-`sys_approval` is perdure's own.
+`sys_approval` and `sys_usage` are perdure's own.
 """
 
 from typing import Final
@@ -19,6 +19,7 @@ _TYPES: Final[dict[str, pa.DataType]] = {
     "bool": pa.bool_(),
     "u32": pa.uint32(),
     "u64": pa.uint64(),
+    "f64": pa.float64(),
     "bytes": pa.large_binary(),
     "u32s": pa.list_(pa.uint32()),
     "texts": pa.list_(pa.large_string()),
@@ -143,6 +144,16 @@ _COLUMNS: Final[dict[str, str]] = {
         texts: assignees tags
         u32: escalations
         time: created_at expires_at closed_at
+    """,
+    "sys_usage": """
+        text: id target_service_name target_service_key target_handler_name session
+        u32: index
+        text: name provider model
+        u64: input_tokens output_tokens cached_tokens cache_write_tokens reasoning_tokens
+        f64: cost
+        text: prices
+        u32: attempt
+        time: at
     """,
     "sys_service": """
         text: name

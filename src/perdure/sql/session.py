@@ -13,7 +13,7 @@ from datafusion import RuntimeEnvBuilder, SessionConfig, SessionContext, SQLOpti
 from datafusion import expr as x
 
 from perdure.errors import RequestError
-from perdure.sql import approvals, invocations, journal, json_functions, objects
+from perdure.sql import approvals, invocations, journal, json_functions, objects, usage
 from perdure.sql.conditions import Condition, both, either, translate
 from perdure.sql.facts import Facts
 from perdure.sql.relations import Relation, World
@@ -26,6 +26,7 @@ RELATIONS: Final[tuple[Relation, ...]] = (
     *journal.RELATIONS,
     *objects.RELATIONS,
     *approvals.RELATIONS,
+    *usage.RELATIONS,
 )
 VIEWS: Final = ("sys_invocation",)  # restate-server has these as views, and says so in information_schema
 THREADS: Final = 2

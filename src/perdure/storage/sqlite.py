@@ -41,7 +41,7 @@ __all__ = ["SqliteStorage", "copy_to"]
 V = TypeVar("V")
 Row: TypeAlias = tuple[Any, ...]
 
-_SCHEMA_VERSION = 2  # 2: API keys, streams
+_SCHEMA_VERSION = 3  # 2: API keys, streams; 3: an index of model calls
 _APPLICATION_ID = 0x70726472  # "prdr", so that a file of ours can be told from any other SQLite file
 
 _INDEX_BITS = 24  # of a journal's position: 16 million entries an invocation, 550 thousand million invocations

@@ -27,6 +27,7 @@ from perdure.model import entries as e
 from perdure.model.ids import format_invocation_id
 from perdure.model.invocation import AttemptFailure, Completed, Invocation, Target
 from perdure.model.tracing import SpanContext, Trace, follow, parse_traceparent, span_id, trace_id
+from perdure.telemetry import genai
 
 __all__ = ["AttemptTrace", "Provider", "Tracing"]
 
@@ -158,7 +159,7 @@ class Tracing:
         )
 
 
-_KINDS: Final = {"invocation": SpanKind.SERVER, "call": SpanKind.CLIENT}
+_KINDS: Final = {"invocation": SpanKind.SERVER, "call": SpanKind.CLIENT, "model call": SpanKind.CLIENT}
 
 
 def _name(target: Target) -> str:
@@ -257,7 +258,12 @@ class AttemptTrace:
         failure = completion.result if isinstance(completion.result, e.Failure) else None
         own = follow(self._context, "step", number)
         above, state = self._context.span_id, self._state
-        self._tracing.emit("step", name or "step", own, above, state, since, completion.at, attributes, failure)
+        known = genai.of_step(name, completion.result)
+        if known is not None:
+            name, above = known.name, known.parent or above
+            attributes |= known.attributes
+        kind = "model call" if known is not None and known.is_model else "step"
+        self._tracing.emit(kind, name or "step", own, above, state, since, completion.at, attributes, failure)
 
     def ended(self, outcome: str, at: int, failure: AttemptFailure | None = None) -> None:
         """The attempt is over: completed, suspended, failed, or aborted."""

@@ -135,7 +135,8 @@ class Ledger:
 
     `tables[p]` holds partition p's rows by table. `known` holds every invocation that was ever accepted, by id;
     `recorded` the result of every step, by its token; `signals` every signal's, by invocation and name or number;
-    `promises` every promise's, by workflow id and name.
+    `promises` every promise's, by workflow id and name; `shown` how many chunks are stored of what a step wrote, by its
+    result; `streams` all that was ever stored of a stream, by partition, number and name: position and text.
     """
 
     def __init__(self, partitions: int, complain: Complain) -> None:
@@ -145,6 +146,8 @@ class Ledger:
         self.recorded: dict[str, e.Value | e.Failure] = {}
         self.signals: dict[tuple[bytes, int | str], list[e.Value | e.Failure | e.Void]] = {}
         self.promises: dict[tuple[str, str], e.Value | e.Failure] = {}
+        self.shown: dict[str, int] = {}
+        self.streams: dict[tuple[int, int, str], dict[int, str]] = {}
         self.complain = complain
         self._applied: list[list[tuple[c.PartitionCommand, list[tuple[Table[Any], Key, Any]]]]] = [
             [] for _ in range(partitions)
@@ -663,6 +666,44 @@ class StateFollowsJournals(Checker):
                     self.complain(f"the state of {owner} is {state}, and should be {self._state.get(owner)}")
 
 
+class StreamsFollowSteps(Checker):
+    """What a step wrote to a stream is stored with its result, whole and once; what the handler wrote, once."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(ledger)
+        self._fresh: dict[str, None] = {}
+
+    def listens(self) -> dict[str, Callable[[Write], None]]:
+        return {"stream_part": self._part}
+
+    def _part(self, write: Write) -> None:
+        if write.value is None:
+            return
+        stream = self.ledger.streams.setdefault((write.partition, write.key[0], write.value.name), {})
+        last = max(stream, default=-1)
+        for start, chunks in write.value.runs:
+            for position, chunk in enumerate(chunks, start):
+                text = json.loads(chunk)
+                if position in stream:
+                    self.complain(f"position {position} of {write.value.name} of {self.who(write)} was written again")
+                if "#" in text:
+                    outcome, _, index = text.rpartition(":")
+                    if self.ledger.shown.get(outcome, 0) != int(index):
+                        self.complain(f"chunk {text} was stored after {self.ledger.shown.get(outcome, 0)} of its kind")
+                    self.ledger.shown[outcome] = int(index) + 1
+                    self._fresh[outcome] = None
+                elif text in stream.values() or position < last:
+                    self.complain(f"{self.who(write)} wrote {text} a second time, or where others had written since")
+                stream[position] = text
+
+    def stored(self) -> None:
+        for outcome in self._fresh:
+            recorded = self.ledger.recorded.get(outcome.partition("#")[0])
+            if recorded != e.Value(json.dumps(outcome).encode()):
+                self.complain(f"what {outcome} wrote is stored; the result in the journal is {recorded}")
+        self._fresh = {}
+
+
 class Promises(Checker):
     """A promise is completed once."""
 
@@ -720,5 +761,6 @@ CHECKERS: tuple[type[Checker], ...] = (
     Counters,
     StateFollowsJournals,
     Promises,
+    StreamsFollowSteps,
     DeliveredOnce,
 )

@@ -16,6 +16,7 @@ from perdure.sdk.app import App
 from perdure.sdk.context import Context, ObjectContext, SharedContext, WorkflowContext
 from perdure.sdk.service import Service, VirtualObject, Workflow
 from perdure.sdk.steps import current_step
+from perdure.sdk.streams import Stream
 from perdure.testing.witness import Run, Witness
 
 __all__ = ["APP", "KINDS", "Op", "Program", "perform_before"]
@@ -62,6 +63,20 @@ def _plain_step(uid: str, most: int | None) -> str:
     info, witness = current_step(), _watching()
     run = witness.step_begins(info, most)
     return witness.step_ends(info, f"{info.token}#{run}")
+
+
+async def _shown_step(stream: Stream, uid: str, fails: int, takes_us: int, most: int | None) -> str:
+    """Shows what it does before it is known whether that is its result."""
+    info, witness = current_step(), _watching()
+    run = witness.step_begins(info, most)
+    outcome = f"{info.token}#{run}"
+    stream.write(f"{outcome}:0")
+    if takes_us:
+        await asyncio.sleep(takes_us / 1_000_000)
+    stream.write(f"{outcome}:1")
+    if run <= fails:
+        raise OSError(f"{uid} is flaky")
+    return witness.step_ends(info, outcome)
 
 
 async def _publish(id: str) -> None:
@@ -145,6 +160,20 @@ async def _op_step(
 async def _op_plain(player: Player, uid: str, digest: int) -> str:
     outcome: str = await player.ctx.run(f"{uid}:{digest:08x}", _plain_step, uid, player.policy.max_attempts)
     _watching().saw_step(outcome)
+    return outcome
+
+
+async def _op_show(player: Player, uid: str, digest: int, name: str, fails: int, takes_us: int) -> str:
+    """A step that writes to a stream, behind a line of the handler's own."""
+    if _watching().elsewhere:  # the protocol has no streams
+        return await _op_step(player, uid, digest, fails, takes_us, "ok", None)
+    stream, most = player.ctx.stream(name), player.policy.max_attempts
+    stream.write(f"{uid}:{digest:08x}")
+    outcome: str = await player.ctx.run(
+        f"{uid}:{digest:08x}", _shown_step, stream, uid, fails, takes_us, most, retry=player.policy
+    )
+    _watching().saw_step(outcome)
+    _watching().saw_shown(outcome)
     return outcome
 
 
@@ -368,6 +397,7 @@ async def _op_promise(player: Player, uid: str, digest: int, name: str, how: str
 KINDS: dict[str, Callable[..., Awaitable[str]]] = {
     "step": _op_step,
     "plain": _op_plain,
+    "show": _op_show,
     "sleep": _op_sleep,
     "call": _op_call,
     "send": _op_send,
@@ -394,7 +424,7 @@ KINDS: dict[str, Callable[..., Awaitable[str]]] = {
     "clear": _op_clear,
     "promise": _op_promise,
 }
-_TOLD = frozenset(("step", "plain", "call", "send", "resolve_awakeable", "promise"))
+_TOLD = frozenset(("step", "plain", "show", "call", "send", "resolve_awakeable", "promise"))
 _SILENT = frozenset(KINDS) - _TOLD - {"sleep", "plain", "awakeable", "signal", "terminal"}
 
 

@@ -158,6 +158,11 @@ class Witness:
         elif outcome not in self._outcomes.get(token, ()):
             self.complain(f"the journal has {text} for {token}, which that step never returned")
 
+    def saw_shown(self, outcome: str) -> None:
+        """The code got the result of a step that writes to a stream: what it wrote is stored by then."""
+        if self.alive and self.ledger.shown.get(outcome) != 2:
+            self.complain(f"{outcome} was told, and {self.ledger.shown.get(outcome, 0)} of its 2 chunks are stored")
+
     # What comes from elsewhere
 
     def _sent(self, invocation: str, signal: int | str) -> list[str]:

@@ -9,11 +9,13 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-from perdure.errors import Invalid
+from perdure.errors import Invalid, NotFound
 from perdure.model import actions as a
 from perdure.model import entries as e
 from perdure.model.ids import InvocationId, partition_key_of, partition_of
+from perdure.model.streams import Cursor, EndEvent, RegeneratedEvent, StreamEvent
 from perdure.runtime.node import Node
+from perdure.testing.oracle import Known
 from perdure.testing.programs import Op, Program
 from perdure.testing.witness import Witness
 
@@ -25,7 +27,20 @@ COUNTERS = ("c0", "c1", "c2")
 PROMISES = ("p0", "p1")
 BRANCHED = ("gather", "group", "race", "completed", "queue", "lock")
 OFTEN = ("step", "step", "step", "sleep", "sleep", "call", "call")
-RARELY = ("send", "plain", "awakeable", "resolve_awakeable", "signal", "flaky", "flaky", "terminal", "chance")
+STREAMS = ("s0", "s1")
+RARELY = (
+    "send",
+    "plain",
+    "show",
+    "show",
+    "awakeable",
+    "resolve_awakeable",
+    "signal",
+    "flaky",
+    "flaky",
+    "terminal",
+    "chance",
+)
 COMMON = (*OFTEN, *RARELY, *BRANCHED, "timeout", "try", "cleanup", "leave")
 READING = ("get", "keys")
 STATEFUL = (*READING, "set", "incr", "incr", "clear")
@@ -128,6 +143,8 @@ class Author:
             return [rng.randrange(100), rng.random() < 0.2]
         if kind == "signal":
             return [rng.choice(("go", "stop"))]
+        if kind == "show":
+            return [rng.choice(STREAMS), rng.choice((0, 0, 0, 1, 2)), rng.choice((0, 300, 200_000))]
         if kind == "flaky":
             return [rng.choice((1, 1, 2, 6)), rng.choice((None, None, 0, 40))]
         if kind in ("get", "set"):
@@ -200,6 +217,47 @@ class Request(NamedTuple):
     ask: Callable[[Node], Awaitable[Any]]
     again: bool
     """Whether it is asked again if the process dies before the answer; harmless things are, and what has a key."""
+
+
+class Reading:
+    """A reader of a stream: it applies the events in order, and comes back with the cursor that it was given."""
+
+    def __init__(self, id: InvocationId, name: str, complain: Callable[[str], None]) -> None:
+        self._id = id
+        self._name = name
+        self._complain = complain
+        self._texts: dict[int, str] = {}
+        self._cursor: Cursor | None = None
+
+    async def go_on(self, node: Node, witness: Witness) -> Any:
+        """To the end of the stream; then what it holds has to be what is stored."""
+        partition = partition_of(self._id, len(node.partitions))
+        try:
+            async with await node.streams.read(self._id, self._name, cursor=self._cursor) as reader:
+                while reader.at_end is False:
+                    batch = await reader.next()
+                    if self._apply(batch.events):
+                        stored = witness.ledger.streams.get((partition, batch.cursor.number, self._name), {})
+                        if self._texts != stored:
+                            self._complain(f"ends with {self._texts}; what is stored is {stored}")
+                        witness.count("read to the end" if stored else "read nothing")
+                        return "the end"
+                    self._cursor = batch.cursor
+        except NotFound as error:
+            return error
+        return "nothing new"
+
+    def _apply(self, events: list[StreamEvent]) -> bool:
+        for event in events:
+            if isinstance(event, EndEvent):
+                return True
+            if isinstance(event, RegeneratedEvent):
+                self._texts = {at: text for at, text in self._texts.items() if at < event.position}
+            elif event.position <= max(self._texts, default=-1):
+                self._complain(f"got position {event.position} after {max(self._texts)}")
+            else:
+                self._texts[event.position] = json.loads(event.chunk)
+        return False
 
 
 class Requests:
@@ -311,6 +369,21 @@ class Requests:
 
         return Request(kind, id.hex(), ask, True)
 
+    def _read(self, kind: str) -> Request | None:
+        """Read a stream, over as many lives of the process as it takes, and hold it against what is stored."""
+        name, witness, ledger = self._rng.choice(STREAMS), self._witness, self._witness.ledger
+        known = ledger.live() if self._rng.random() < 0.8 else list(ledger.known.values())
+        known = [each for each in known if self._writes(each, name)]
+        if not known:
+            return None
+        id = InvocationId(self._rng.choice(known).id)
+        reading = Reading(id, name, lambda problem: witness.complain(f"a reader of {name} of {id.hex()} {problem}"))
+        return Request(kind, id.hex(), lambda node: reading.go_on(node, witness), True)
+
+    def _writes(self, known: Known, name: str) -> bool:
+        row = self._witness.ledger.tables[known.partition]["journal"].get((known.number, 0))
+        return row is not None and f'"{name}"'.encode() in row[1].value
+
     def _awakeable(self, kind: str) -> Request | None:
         known = list(self._witness.awakeables)
         if not known:
@@ -369,6 +442,8 @@ REQUESTS: dict[str, Callable[[Requests, str], Request | None]] = {
     "attach": Requests._look,
     "output": Requests._look,
     "describe": Requests._look,
+    "read": Requests._read,
+    "read again": Requests._read,
     "awakeable": Requests._awakeable,
     "signal": Requests._signal,
     "flow": Requests._flow,

@@ -70,6 +70,7 @@ def test_messages_and_streams_are_steps(server: ModelServer, client: AsyncAnthro
     [(Fault(status=429, retry_after=30, times=2), 3), (Fault(status=529), 2), (Fault(cut_after=3), 2)],
 )
 @pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.pattern("provider errors")
 def test_errors_of_the_moment_are_tried_again(
     server: ModelServer, client: AsyncAnthropic, fault: Fault, requests: int, streamed: bool
 ) -> None:

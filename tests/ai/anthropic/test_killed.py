@@ -10,6 +10,7 @@ from tests.ai.ladder import climb
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.pattern("survives SIGKILL")
 def test_killed_at_every_position(tmp_path: pathlib.Path) -> None:
     with ModelServer(policy) as server:
         climb(

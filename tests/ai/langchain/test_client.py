@@ -147,3 +147,37 @@ def test_a_plain_handler() -> None:
         assert run(handler) == "four and six, my friend"
         assert len(server.requests) == 3
         model.root_client.close()
+
+
+@APIS
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.pattern("token streaming")
+def test_readers_see_tokens_tool_calls_and_results(responses: bool, streamed: bool) -> None:
+    with ModelServer(POLICY) as server:
+        subject = agent(server, responses)
+        if streamed:
+            server.inject(Fault(cut_after=3, at=2))
+
+        async def handler(ctx: Context) -> Any:
+            with ctx.stream("answer").default():
+                if not streamed:
+                    return (await subject.ainvoke(QUESTION))["messages"][-1].text
+                texts = [
+                    message.text
+                    async for message, about in subject.astream(QUESTION, stream_mode="messages")
+                    if about["langgraph_node"] == "model"
+                ]
+                return "".join(texts)
+
+        chunks: list[Any] = []
+        assert run(handler, shown=chunks) == "four and six, my friend"
+    whole = [chunk for chunk in chunks if isinstance(chunk, dict) and chunk["type"] != "tool-call-delta"]
+    calls, results = whole[:2], whole[2:]
+    assert [(call["type"], call["name"], call["input"]) for call in calls] == [
+        ("tool-call", "double", {"n": 2}),
+        ("tool-call", "double", {"n": 3}),
+    ]
+    assert {result["id"]: result["output"] for result in results} == {calls[0]["id"]: "4", calls[1]["id"]: "6"}
+    texts = [chunk for chunk in chunks if isinstance(chunk, str)]
+    assert "".join(texts) == "four and six, my friend"
+    assert (len(texts) > 1) is streamed

@@ -124,6 +124,7 @@ def test_streams_are_durable(server: ModelServer) -> None:
         (Fault(cut_after=40), 2),
     ],
 )
+@pytest.mark.pattern("provider errors")
 def test_errors_of_the_moment_are_tried_again(
     server: ModelServer, client: AsyncOpenAI, fault: Fault, requests: int
 ) -> None:

@@ -59,6 +59,7 @@ def test_one_request_for_each_model_call(api: Any) -> None:
         Fault(status=503, at=2),
     ],
 )
+@pytest.mark.pattern("provider errors")
 def test_faults_are_ridden_out(api: Any, fault: Fault) -> None:
     with ModelServer(POLICY) as server:
         subject = agent(server, api)
@@ -133,3 +134,46 @@ def test_a_provider_of_names() -> None:
 
         assert run(handler) == "four and six, my friend"
         assert len(server.requests) == 2
+
+
+def joined(chunks: list[Any]) -> list[Any]:
+    """The parts of a message: neighbouring texts, and the pieces of a tool's input, put together."""
+    parts: list[Any] = []
+    for chunk in chunks:
+        if isinstance(chunk, str) and parts and isinstance(parts[-1], str):
+            parts[-1] += chunk
+        elif isinstance(chunk, str) or chunk["type"] != "tool-call-delta":
+            parts.append(chunk)
+    return parts
+
+
+@APIS
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.pattern("token streaming")
+def test_readers_see_tokens_tool_calls_and_results(api: Any, streamed: bool) -> None:
+    with ModelServer(POLICY) as server:
+        subject = agent(server, api)
+        if streamed:
+            server.inject(Fault(cut_after=2, at=2))
+
+        async def handler(ctx: Context) -> Any:
+            with ctx.stream("answer").default():
+                if not streamed:
+                    return (await DurableRunner.run(subject, "x")).final_output
+                result = DurableRunner.run_streamed(subject, "x")
+                async for _ in result.stream_events():
+                    pass
+                return result.final_output
+
+        chunks: list[Any] = []
+        assert run(handler, shown=chunks) == "four and six, my friend"
+    first, second, *results, text = joined(chunks)
+    assert [(call["type"], call["name"], call["input"]) for call in (first, second)] == [
+        ("tool-call", "double", {"n": 2}),
+        ("tool-call", "double", {"n": 3}),
+    ]
+    assert {result["id"]: result["output"] for result in results} == {first["id"]: 4, second["id"]: 6}
+    assert text == "four and six, my friend"
+    texts = [chunk for chunk in chunks if isinstance(chunk, str)]
+    assert (len(texts) > 1) is streamed
+    assert any(chunk["type"] == "tool-call-delta" for chunk in chunks if isinstance(chunk, dict)) is streamed

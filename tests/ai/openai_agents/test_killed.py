@@ -11,6 +11,7 @@ from tests.ai.openai_agents.killed import policy
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("handler", "api"), [("ask", "responses"), ("stream", "chat")])
+@pytest.mark.pattern("survives SIGKILL")
 def test_killed_at_every_position(
     tmp_path: pathlib.Path, handler: str, api: str, request: pytest.FixtureRequest
 ) -> None:

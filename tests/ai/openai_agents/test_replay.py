@@ -47,6 +47,7 @@ def scripted(*steps: Any) -> ScriptedModel:
     return ScriptedModel(steps)
 
 
+@pytest.mark.pattern("parallel tools")
 def test_a_model_instance_and_its_tools_are_steps() -> None:
     together = threading.Barrier(2)
     done: list[str] = []
@@ -107,6 +108,7 @@ def test_every_way_to_a_model() -> None:
     assert len(steps) == 5
 
 
+@pytest.mark.pattern("multi-agent")
 def test_handoffs_in_a_circle() -> None:
     one: Agent[Any] = Agent(name="One", model=scripted([call("transfer_to_two", {}, "h1")], [assistant_message("end")]))
     two: Agent[Any] = Agent(name="Two", model=scripted([call("transfer_to_one", {}, "h2")]))
@@ -123,6 +125,7 @@ def test_handoffs_in_a_circle() -> None:
     assert steps == ["model ScriptedModel"] * 3
 
 
+@pytest.mark.pattern("agent as tool")
 def test_agents_as_tools_and_agents_in_guardrails() -> None:
     expert = Agent(name="Expert", model=scripted([assistant_message("42")]))
     checker = Agent(name="Checker", model=scripted([assistant_message("fine")]))
@@ -144,6 +147,7 @@ def test_agents_as_tools_and_agents_in_guardrails() -> None:
     assert steps == ["model ScriptedModel"] * 4
 
 
+@pytest.mark.pattern("structured output")
 def test_structured_output_and_a_tool_in_the_handler() -> None:
     @function_tool
     @in_handler
@@ -165,6 +169,7 @@ def test_structured_output_and_a_tool_in_the_handler() -> None:
     assert steps == ["model ScriptedModel", "look", "model ScriptedModel"]
 
 
+@pytest.mark.pattern("agent with tools")
 def test_what_tools_return_and_raise() -> None:
     tries: list[int] = []
 
@@ -220,6 +225,7 @@ def test_a_terminal_error_of_a_tool_ends_the_run() -> None:
     assert caught.value.code == 418
 
 
+@pytest.mark.pattern("guardrails")
 def test_what_the_framework_raises_can_be_caught_and_is_final() -> None:
     @function_tool
     def again() -> str:

@@ -11,7 +11,7 @@ from agents.mcp import MCPServerStdio
 from agents.testing import ScriptedModel, assistant_message, function_call
 
 from perdure import App, Context, ObjectContext, Service, VirtualObject, current_context
-from perdure.ai.openai_agents import ApprovalRequest, DurableRunner, DurableSession, decide
+from perdure.ai.openai_agents import DurableRunner, DurableSession, PerdureSession, decide
 from perdure.testing import TestEngine
 from tests.ai.harness import FAST, run
 
@@ -20,6 +20,7 @@ def call(tool: str, arguments: dict[str, Any], call_id: str) -> Any:
     return function_call(tool, arguments, call_id=call_id)
 
 
+@pytest.mark.pattern("session memory")
 def test_a_session_in_an_objects_state() -> None:
     model = ScriptedModel([[assistant_message(f"answer {n}")] for n in range(3)])
     agent = Agent[Any](name="A", model=model)
@@ -60,6 +61,7 @@ def test_a_session_wants_an_object() -> None:
         run(handler)
 
 
+@pytest.mark.pattern("MCP tools")
 def test_an_mcp_server_opened_in_the_handler(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = tmp_path / "measured"
     model = ScriptedModel(
@@ -106,23 +108,17 @@ class Sender:
         names = ["ann", "bob", "eve"]
         model = ScriptedModel([[call("send", {"to": name}, name) for name in names], [assistant_message("done")]])
         self.agent = Agent[Any](name="A", model=model, tools=[send])
-        self.asked: dict[str, ApprovalRequest] = {}
-        self.all_asked = asyncio.Event()
 
-    async def ask(self, request: ApprovalRequest) -> None:
-        self.asked[request.call_id] = request
-        if len(self.asked) == 3:
-            self.all_asked.set()
-
-    async def run(self, timeout: float | None = None) -> Any:
+    async def run(self, **options: Any) -> Any:
         result = await DurableRunner.run(self.agent, "x")
-        state = await decide(result, self.ask, timeout=timeout)
+        state = await decide(result, **options)
         await current_context().run("put away", state.to_string)
         result = await DurableRunner.run(self.agent, state)
         outputs = [item.output for item in result.new_items if item.type == "tool_call_output_item"]
         return [result.final_output, *outputs]
 
 
+@pytest.mark.pattern("human approval")
 def test_without_an_answer_in_time_it_is_a_no() -> None:
     sender = Sender()
 
@@ -131,28 +127,60 @@ def test_without_an_answer_in_time_it_is_a_no() -> None:
 
     answer, *outputs = run(handler)
     assert answer == "done"
-    assert outputs == ["Nobody answered within 3600 seconds."] * 3
+    assert outputs == ["Nobody answered in time."] * 3
     assert sender.sent == []
 
 
-def test_humans_answer_through_awakeables() -> None:
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.pattern("human approval")
+def test_people_answer(crash: bool) -> None:
     sender = Sender()
     service = Service("S", retry_policy=FAST)
 
     @service.handler()
     async def handler(ctx: Context) -> Any:
-        return await sender.run()
+        return await sender.run(always=True, to=["boss"], title=lambda item: f"May it {item.tool_name}?")
 
     async def main() -> Any:
-        async with TestEngine(App(service), replay=True) as engine:
-            running = asyncio.ensure_future(engine.call(handler))
-            await sender.all_asked.wait()
-            assert sender.asked["bob"].arguments == '{"to":"bob"}'
-            assert (sender.asked["bob"].tool, sender.asked["bob"].agent) == ("send", "A")
-            await engine.resolve_awakeable(sender.asked["ann"].id, True)
-            await engine.resolve_awakeable(sender.asked["bob"].id, {"approved": False, "message": "not him"})
-            await engine.reject_awakeable(sender.asked["eve"].id, "gone")
-            return await running
+        async with TestEngine(App(service), replay=True, crash=crash, skip=False) as engine:
+            sent = await engine.send(handler)
+            await engine.settle()
+            asked = {each.context["arguments"]["to"]: each for each in await engine.approvals().list(to="boss")}
+            assert asked["bob"].title == "May it send?"
+            assert asked["bob"].context == {"tool": "send", "arguments": {"to": "bob"}, "agent": "A"}
+            await engine.approvals().approve(asked["ann"].id, "once")
+            await engine.approvals().reject(asked["bob"].id, comment="not him")
+            await engine.approvals().approve(asked["eve"].id, "always")
+            return await sent.attach()
 
-    assert asyncio.run(main()) == ["done", "sent to ann", "not him", "gone"]
-    assert sender.sent == ["ann"]
+    assert asyncio.run(main()) == ["done", "sent to ann", "not him", "sent to eve"]
+    assert set(sender.sent) == {"ann", "eve"}
+
+
+def test_decide_is_for_handlers() -> None:
+    async def main() -> None:
+        with pytest.raises(LookupError, match="from a handler"):
+            await decide(await DurableRunner.run(Sender().agent, "x"))
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.pattern("session memory")
+def test_a_session_is_shared_by_handlers_and_has_a_window(crash: bool) -> None:
+    model = ScriptedModel([[assistant_message(f"answer {number}")] for number in range(3)])
+    agent = Agent[Any](name="A", model=model)
+
+    async def handler(ctx: Context) -> Any:
+        session = PerdureSession("chat", limit=2, keep_first=1, ttl=3600)
+        for number in range(3):
+            await DurableRunner.run(agent, f"question {number}", session=session)
+        seen = [item["content"] for item in await session.history.items(2, keep_first=1)]
+        last: Any = await session.pop_item()
+        other = await session.history.branch("other", at=1)
+        await session.clear_session()
+        return [len(seen), seen[0], last["content"][0]["text"], await session.get_items(), len(await other.items())]
+
+    assert run(handler, crash=crash) == [3, "question 0", "answer 2", [], 1]
+    asked = [call.input for call in model.calls]
+    assert [len(input) for input in asked] == [1, 3, 4]  # the question, behind the first and the newest two

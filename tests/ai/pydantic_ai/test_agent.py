@@ -61,6 +61,7 @@ def two_turns(*tools: ToolCallPart) -> FunctionModel:
     return FunctionModel(model)
 
 
+@pytest.mark.pattern("agent with tools")
 def test_one_line_makes_model_and_tools_steps() -> None:
     tokens: list[str] = []
 
@@ -101,6 +102,7 @@ def test_outside_of_handlers_it_is_the_agent_alone() -> None:
     assert asyncio.run(agent.run("go")).output == agent.run_sync("go").output
 
 
+@pytest.mark.pattern("parallel tools")
 def test_parallel_tools_are_parallel() -> None:
     together = threading.Barrier(3)
 
@@ -119,6 +121,7 @@ def test_parallel_tools_are_parallel() -> None:
     assert sorted(steps[1:-1]) == ["tool meet call_a", "tool meet call_b", "tool meet call_c"]
 
 
+@pytest.mark.pattern("control flow")
 def test_a_retry_in_a_parallel_batch_is_a_value() -> None:
     ran: list[str] = []
 
@@ -144,6 +147,7 @@ def test_a_retry_in_a_parallel_batch_is_a_value() -> None:
     assert set(ran) == {"pick 1", "pick -1", "pick 2"}
 
 
+@pytest.mark.pattern("control flow")
 def test_deferred_and_unapproved_calls_end_the_run_and_go_on() -> None:
     async def delete(ctx: RunContext[None], path: str) -> str:
         if not ctx.tool_call_approved:
@@ -181,6 +185,7 @@ class City(BaseModel):
     people: int
 
 
+@pytest.mark.pattern("structured output")
 def test_structured_output_and_dependencies() -> None:
     agent = Agent(
         TestModel(custom_output_args={"name": "Paris", "people": 3}),
@@ -206,6 +211,7 @@ def test_structured_output_and_dependencies() -> None:
     assert run(handler) == [{"name": "Paris", "people": 3}, "Anne"]
 
 
+@pytest.mark.pattern("agent as tool")
 def test_a_tool_in_the_handler_uses_the_context_and_an_agent_of_its_own() -> None:
     inner = Agent(TestModel(), name="inner", tools=[lambda: "x"], capabilities=[PerdureDurability()])
     outer = Agent(
@@ -425,6 +431,7 @@ def test_tools_of_every_toolset_are_steps() -> None:
     }
 
 
+@pytest.mark.pattern("guardrails")
 def test_output_functions_and_validators() -> None:
     def shout(text: str) -> str:
         return text.upper()

@@ -9,6 +9,7 @@ from tests.ai.ladder import climb
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.pattern("survives SIGKILL")
 def test_killed_at_every_position(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "loopback")
     from tests.ai.pydantic_ai.killed import policy

@@ -4,6 +4,7 @@ import pathlib
 import sys
 from typing import Any
 
+import pytest
 from fastmcp.client.transports import StdioTransport
 from pydantic_ai import Agent
 from pydantic_ai.mcp import MCPToolset
@@ -16,6 +17,7 @@ from tests.ai.harness import run
 SERVER = pathlib.Path(__file__).with_name("mcp_server.py")
 
 
+@pytest.mark.pattern("MCP tools")
 def test_mcp_tools_are_steps(tmp_path: pathlib.Path) -> None:
     ledger = tmp_path / "ledger"
     transport = StdioTransport(sys.executable, [str(SERVER), str(ledger)], keep_alive=False)

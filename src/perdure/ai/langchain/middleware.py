@@ -14,6 +14,7 @@ from langgraph.pregel import _executor as graph_threads
 from perdure.ai.base import durable_context, tool_call, tool_call_sync
 from perdure.ai.langchain.messages import TOOL_RESULT, pack, unpack
 from perdure.ai.langchain.models import retried
+from perdure.ai.langchain.shown import tool_result
 from perdure.ai.records import ControlFlow
 from perdure.errors import NonDurableOperation
 from perdure.model.services import RetryPolicy
@@ -78,6 +79,7 @@ class DurableMiddleware(AgentMiddleware[Any, Any, Any]):
         return {
             "function": function_of(request.tool),
             "call_id": request.tool_call.get("id"),
+            "shown": tool_result,
             "serde": TOOL_RESULT,
             "retry": self._tool_retry,
             "control_flow": FLOW,

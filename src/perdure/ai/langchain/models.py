@@ -15,6 +15,7 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from perdure.ai.base import collect, durable_context, model_call, model_call_sync
 from perdure.ai.instrumented import instrument
 from perdure.ai.langchain import messages as written
+from perdure.ai.langchain.shown import ChunksShown, show_result
 from perdure.errors import RetryableError
 from perdure.model.services import RetryPolicy
 from perdure.sdk.serde import serde_for
@@ -105,7 +106,8 @@ def _generate(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(self, *args, **kwargs)
         call = _Request(self, original, args, kwargs)
         usage = written.usage_of_result(call.provider, call.name)
-        return model_call_sync(call.name, call.make, **call.options(serde=written.RESULT, usage=usage))
+        options = call.options(serde=written.RESULT, usage=usage)
+        return model_call_sync(call.name, lambda: show_result(call.make()), **options)
 
     return generate
 
@@ -115,8 +117,12 @@ def _agenerate(original: Callable[..., Any]) -> Callable[..., Any]:
         if durable_context() is None:
             return await original(self, *args, **kwargs)
         call = _Request(self, original, args, kwargs)
+
+        async def ask() -> Any:
+            return show_result(await call.make())
+
         usage = written.usage_of_result(call.provider, call.name)
-        return await model_call(call.name, call.make, **call.options(serde=written.RESULT, usage=usage))
+        return await model_call(call.name, ask, **call.options(serde=written.RESULT, usage=usage))
 
     return agenerate
 
@@ -127,9 +133,17 @@ def _stream(original: Callable[..., Any]) -> Callable[..., Any]:
             yield from original(self, *args, **kwargs)
             return
         call = _Request(self, original, args, kwargs)
+
+        def ask() -> Any:
+            shown, chunks = ChunksShown(), []
+            for chunk in call.make():
+                shown.show(chunk)
+                chunks.append(chunk)
+            shown.end()
+            return _whole(chunks)
+
         usage = written.usage_of_chunks(call.provider, call.name)
-        options = call.options(serde=written.CHUNKS, usage=usage)
-        yield from model_call_sync(call.name, lambda: _whole(list(call.make())), **options)
+        yield from model_call_sync(call.name, ask, **call.options(serde=written.CHUNKS, usage=usage))
 
     return stream
 
@@ -143,7 +157,10 @@ def _astream(original: Callable[..., Any]) -> Callable[..., Any]:
         call = _Request(self, original, args, kwargs)
 
         async def ask() -> Any:
-            return _whole(await collect(call.make()))
+            shown = ChunksShown()
+            chunks = await collect(call.make(), shown.show)
+            shown.end()
+            return _whole(chunks)
 
         usage = written.usage_of_chunks(call.provider, call.name)
         for chunk in await model_call(call.name, ask, **call.options(serde=written.CHUNKS, usage=usage)):

@@ -20,6 +20,7 @@ from perdure.ai.base import (
 )
 from perdure.ai.langchain.messages import TOOL_RESULT
 from perdure.ai.langchain.middleware import FLOW, asked_in_handler, function_of
+from perdure.ai.langchain.shown import tool_result
 from perdure.ai.langgraph.apart import OUTCOME, Apart, Outcome, replay
 from perdure.model.services import RetryPolicy
 
@@ -89,7 +90,8 @@ def _tools(node: ToolNode, retry: RetryPolicy | None) -> ToolNode:
     def options(request: Any) -> dict[str, Any]:
         call_id = request.tool_call.get("id")
         function = function_of(request.tool)
-        return {"function": function, "call_id": call_id, "serde": TOOL_RESULT, "retry": retry, "control_flow": FLOW}
+        options = {"function": function, "call_id": call_id, "shown": tool_result}
+        return options | {"serde": TOOL_RESULT, "retry": retry, "control_flow": FLOW}
 
     def wrap(request: Any, execute: Callable[[Any], Any]) -> Any:
         def step(inner: Any) -> Any:

@@ -9,11 +9,11 @@ In a handler its model calls and tools are steps; elsewhere it is `Runner`. See 
 
 from perdure.ai.base import in_handler
 from perdure.ai.openai_agents import instrument, runner
-from perdure.ai.openai_agents.approvals import ApprovalRequest, Decision, decide
+from perdure.ai.openai_agents.approvals import decide
 from perdure.ai.openai_agents.runner import DurableRunner
-from perdure.ai.openai_agents.sessions import DurableSession
+from perdure.ai.openai_agents.sessions import DurableSession, PerdureSession
 
-__all__ = ["ApprovalRequest", "Decision", "DurableRunner", "DurableSession", "decide", "in_handler"]
+__all__ = ["DurableRunner", "DurableSession", "PerdureSession", "decide", "in_handler"]
 
 instrument.install()
 runner.install()

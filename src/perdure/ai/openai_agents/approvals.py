@@ -1,87 +1,78 @@
-"""Tools that need approval: the run is interrupted, somebody is asked, and the answer may take weeks."""
+"""Tools that need approval: the run is interrupted, and a person decides by `ctx.approval`, be it after weeks."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import msgspec
 from agents import RunResult, RunResultStreaming, RunState, ToolApprovalItem
 
-from perdure.errors import TerminalError
-from perdure.sdk.context import Context, current_context
+from perdure.ai.base import durable_context
+from perdure.sdk.approvals import ApprovalTimeout, Decision, Escalation, Notify, Seconds
+from perdure.sdk.context import Context
 
-__all__ = ["ApprovalRequest", "Decision", "decide"]
+__all__ = ["decide"]
 
-
-class ApprovalRequest(msgspec.Struct, frozen=True):
-    """What a human is asked: may `agent` call `tool` with `arguments` (JSON)?
-
-    To answer, complete the awakeable `id` with a `Decision`, as JSON `{"approved": true}`, or with true or false.
-    """
-
-    id: str
-    tool: str
-    arguments: str
-    agent: str
-    call_id: str
-
-
-class Decision(msgspec.Struct, frozen=True):
-    """The answer; `always` is for later calls of that tool in the run too. The model is told the `message` of a no."""
-
-    approved: bool
-    always: bool = False
-    message: str | None = None
-
-
-@dataclass
-class _Asked:
-    item: ToolApprovalItem
-    request: ApprovalRequest
-    answer: Any
+_CHOICE = Literal["once", "always"]
 
 
 async def decide(
-    result: RunResult | RunResultStreaming, ask: Callable[[ApprovalRequest], Any], *, timeout: float | None = None
+    result: RunResult | RunResultStreaming,
+    *,
+    title: Callable[[ToolApprovalItem], str] | None = None,
+    timeout: Seconds | None = None,
+    notify: Notify | None = None,
+    escalate: Escalation | Sequence[Escalation] = (),
+    to: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    always: bool = False,
 ) -> "RunState[Any]":
-    """Ask about everything that interrupted the run, wait for the answers, and give the state to go on with.
+    """Have people decide about everything that interrupted the run, and give the state to go on with.
 
         result = await DurableRunner.run(agent, prompt)
         while result.interruptions:
-            result = await DurableRunner.run(agent, await decide(result, ask))
+            result = await DurableRunner.run(agent, await decide(result, timeout=timedelta(days=7)))
 
-    `ask` tells a human of it (a message, a row in a database); each call of it is a step. All are asked at once. A
-    rejected awakeable is a no. Without an answer within `timeout` seconds, a durable time, it is a no as well.
-    Raises `LookupError` outside of a handler.
+    Each tool call is a `ctx.approval` whose context has `tool`, `arguments` and `agent`; all are asked at once. A call
+    that is rejected, or that nobody answers within `timeout`, is not made, and the model is told why. `title` makes the
+    title of a call; `timeout`, `notify`, `escalate`, `to` and `tags` are those of `ctx.approval`. With `always` the
+    person chooses whether it holds "once", or "always": for later calls of that tool in the run too, unless another
+    call of it was rejected at the same time.
+
+    Raises `LookupError` outside of handlers and `TypeError` in plain ones.
     """
-    context = current_context()
+    context = durable_context()
+    if context is None:
+        raise LookupError("decide() asks people from a handler; outside of one use RunState.approve and .reject")
     if not isinstance(context, Context):
         raise TypeError("decide() is a coroutine and wants an async handler")
-    asked: list[_Asked] = []
-    for item in result.interruptions:
-        answer = context.awakeable(Any)
-        name, call_id = str(item.tool_name or ""), str(item.call_id or "")
-        asked.append(
-            _Asked(item, ApprovalRequest(answer.id, name, item.arguments or "", item.agent.name, call_id), answer)
-        )
-    await asyncio.gather(*(context.run(f"ask about {each.request.tool}", ask, each.request) for each in asked))
-    decisions = await asyncio.gather(*(_decision(each.answer, timeout) for each in asked))
+    schema = _CHOICE if always else None
+    options = {"timeout": timeout, "notify": notify, "escalate": escalate, "to": to, "tags": tags, "schema": schema}
+
+    async def ask(item: ToolApprovalItem) -> Decision[Any] | None:
+        about = {"tool": str(item.tool_name or ""), "arguments": _arguments(item), "agent": item.agent.name}
+        asked = f"Call {about['tool']}?" if title is None else title(item)
+        try:
+            return await context.approval(asked, context=about, **options)  # type: ignore[arg-type]
+        except ApprovalTimeout:
+            return None
+
+    decisions = await asyncio.gather(*(ask(item) for item in result.interruptions))
     state: RunState[Any] = result.to_state()
-    for each, decision in zip(asked, decisions, strict=True):
-        if decision.approved:
-            state.approve(each.item, always_approve=decision.always)
+    # For the framework "always" is about the tool, and would undo what was said of its other calls.
+    refused = {item.tool_name for item, each in zip(result.interruptions, decisions, strict=True) if not each}
+    for item, decision in zip(result.interruptions, decisions, strict=True):
+        if decision is None:
+            state.reject(item, rejection_message="Nobody answered in time.")
+        elif decision:
+            state.approve(item, always_approve=decision.value == "always" and item.tool_name not in refused)
         else:
-            state.reject(each.item, always_reject=decision.always, rejection_message=decision.message)
+            state.reject(item, rejection_message=decision.comment)
     return state
 
 
-async def _decision(answer: Any, timeout: float | None) -> Decision:
+def _arguments(item: ToolApprovalItem) -> Any:
     try:
-        async with asyncio.timeout(timeout):
-            value = await answer
-    except TimeoutError:
-        return Decision(False, message=f"Nobody answered within {timeout:g} seconds.")
-    except TerminalError as error:
-        return Decision(False, message=error.message)
-    return Decision(value) if isinstance(value, bool) else msgspec.convert(value, Decision)
+        return msgspec.json.decode(item.arguments or "{}")
+    except msgspec.DecodeError:
+        return item.arguments

@@ -35,6 +35,7 @@ from perdure.ai.base import collect, durable_context, model_call, refuse_in_hand
 from perdure.ai.ids import make_ids_replay
 from perdure.ai.instrumented import instrument
 from perdure.ai.openai_agents import formats, mcp
+from perdure.ai.openai_agents.shown import EventsShown, show_response
 from perdure.ai.records import ControlFlow
 from perdure.errors import NonDurableOperation, RetryableError, TerminalError
 from perdure.sdk.serde import Serde, SerdeError, serde_for
@@ -84,7 +85,7 @@ def _get_response(original: Callable[..., Any]) -> Callable[..., Any]:
 
         async def ask() -> Any:
             with client_retries.provider_managed_retries_disabled(True):
-                return await call.make(original)
+                return show_response(await call.make(original))
 
         name = _model_name(self)
         return await model_call(name, ask, serde=formats.RESPONSE, usage=formats.usage_of(name), provider="openai")
@@ -104,7 +105,7 @@ def _stream_response(original: Callable[..., Any]) -> Callable[..., Any]:
 
         async def ask() -> Any:
             with client_retries.provider_managed_retries_disabled(True):
-                return _whole(await collect(call.make(original)))
+                return _whole(await collect(call.make(original), EventsShown().show))
 
         name = _model_name(self)
         usage = formats.usage_of_events(name)
@@ -173,6 +174,7 @@ def _invoke_tool(original: Callable[..., Any]) -> Callable[..., Any]:
             call_id=context.tool_call_id,
             serde=formats.ToolResultSerde(_annotated(function)),
             control_flow=_FLOW,
+            shown=lambda made: made[0],
         )
         return outcome(value, failed)
 

@@ -20,6 +20,7 @@ from agents.run import DEFAULT_MAX_TURNS, AgentRunner, get_default_agent_runner,
 
 from perdure.ai.base import ModelSteps, count_model_steps, durable_context, refuse_in_handler
 from perdure.ai.openai_agents.sessions import in_steps
+from perdure.ai.spans import AgentRun, agent_run
 from perdure.errors import NonDurableOperation, RetryableError, TerminalError
 from perdure.sdk.serde import SerdeError
 
@@ -35,7 +36,7 @@ class _Durably(AgentRunner):
     async def run(self, starting_agent: Agent[Any], input: Any, **options: Any) -> RunResult:
         if durable_context() is None:
             return await self._framework.run(starting_agent, input, **options)
-        with count_model_steps() as steps, _final():
+        with count_model_steps() as steps, _final(), agent_run(starting_agent.name, "openai-agents"):
             result = await self._framework.run(starting_agent, input, **_in_handler(options))
             _check(steps, input, result)
             return result
@@ -43,7 +44,7 @@ class _Durably(AgentRunner):
     def run_sync(self, starting_agent: Agent[Any], input: Any, **options: Any) -> RunResult:
         if durable_context() is None:
             return self._framework.run_sync(starting_agent, input, **options)
-        with count_model_steps() as steps, _final():
+        with count_model_steps() as steps, _final(), agent_run(starting_agent.name, "openai-agents"):
             result = self._framework.run_sync(starting_agent, input, **_in_handler(options))
             _check(steps, input, result)
             return result
@@ -51,15 +52,19 @@ class _Durably(AgentRunner):
     def run_streamed(self, starting_agent: Agent[Any], input: Any, **options: Any) -> RunResultStreaming:
         if durable_context() is None:
             return self._framework.run_streamed(starting_agent, input, **options)
-        with count_model_steps() as steps:
+        run = AgentRun(starting_agent.name, "openai-agents")
+        with count_model_steps() as steps, run.current():
             result = self._framework.run_streamed(starting_agent, input, **_in_handler(options))
         events = result.stream_events
 
         async def stream_events(*args: Any, **options: Any) -> AsyncIterator[Any]:
-            with _final():
-                async for event in events(*args, **options):
-                    yield event
-                _check(steps, input, result)
+            try:
+                with _final():
+                    async for event in events(*args, **options):
+                        yield event
+                    _check(steps, input, result)
+            finally:
+                run.end()
 
         result.stream_events = stream_events  # type: ignore[method-assign]
         return result

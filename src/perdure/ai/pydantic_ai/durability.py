@@ -21,8 +21,9 @@ it was. The agent's loop between the steps is replayed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
@@ -54,6 +55,7 @@ from pydantic_ai.durable_exec import (
 )
 from pydantic_ai.durable_exec._toolset import unwrap_tool_call_result, wrap_tool_call_result
 from pydantic_ai.exceptions import AgentRunError, RunCancelled
+from pydantic_ai.messages import AgentStreamEvent
 from pydantic_ai.models import Model
 from pydantic_ai.run import AgentRunResult
 from pydantic_ai.settings import ModelSettings
@@ -61,7 +63,10 @@ from pydantic_ai.tools import AgentDepsT, RunContext
 from pydantic_ai.toolsets import AbstractToolset, ExternalToolset, FunctionToolset, ToolsetTool, WrapperToolset
 
 from perdure.ai.base import durable_call, durable_context, ends_invocation, model_call, runs_in_handler, tool_call
+from perdure.ai.pydantic_ai.shown import PartsShown, show_response, tool_result
 from perdure.ai.records import Usage
+from perdure.ai.showing import showing
+from perdure.ai.spans import agent_run
 from perdure.errors import TerminalError
 from perdure.model.services import RetryPolicy
 from perdure.sdk.steps import current_step
@@ -134,6 +139,26 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         self._named = name is not None
         self._retry = retry
 
+    def _model_stream_event_handler(self) -> EventStreamHandler[AgentDepsT] | None:
+        """What consumes a model's stream, in the step: readers are shown it, then the user's handler has it."""
+        handler = super()._model_stream_event_handler()
+        shown = _SHOWN.get()
+        if shown is None:
+            return handler
+
+        async def show(ctx: RunContext[AgentDepsT], stream: AsyncIterable[AgentStreamEvent]) -> None:
+            async def seen() -> AsyncIterator[AgentStreamEvent]:
+                async for event in stream:
+                    shown.show(event)
+                    yield event
+
+            if handler is not None:
+                await handler(ctx, seen())
+            async for _ in seen():  # also what the handler has left
+                pass
+
+        return show
+
     def _bind_to_agent(self, agent: AbstractAgent[AgentDepsT, Any]) -> None:
         if not self._named and agent.name:
             self.name = agent.name
@@ -180,7 +205,8 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         try:
             # On the handler's loop what is given to an executor runs at once; out of other threads nothing comes back
             # to it. In a step it is a thread of these.
-            with replay_scope(), Agent.using_thread_executor(_threads()):
+            name = ctx.agent.name if ctx.agent is not None else None
+            with replay_scope(), Agent.using_thread_executor(_threads()), agent_run(name, "pydantic-ai"):
                 return await super().wrap_run(ctx, handler=handler)
         except RunCancelled:
             raise
@@ -225,8 +251,11 @@ class _Operation(BoundDurableOperation[Any, Any, Any]):
         async def body() -> object:
             nonlocal ran
             ran = True
-            with durable_unit_scope(), _asked_once(params) as given:
-                return operation.result_codec.dump(await operation.handler(given))
+            with durable_unit_scope(), _asked_once(params) as given, _shown_as_it_comes() as shown:
+                result = await operation.handler(given)
+                if shown is not None and not shown.anything:
+                    show_response(result)
+                return operation.result_codec.dump(result)
 
         match id:
             case ModelRequestId(model_name=name):
@@ -234,7 +263,8 @@ class _Operation(BoundDurableOperation[Any, Any, Any]):
                 payload = await model_call(str(name), body, usage=_usage, provider=provider, retry=self._retry)
             case ToolsetCallToolId():
                 retry = cast(ToolConfig, config or {}).get("retry")
-                payload = await tool_call(params.name, body, call_id=params.ctx.tool_call_id, retry=retry)
+                call_id = params.ctx.tool_call_id
+                payload = await tool_call(params.name, body, call_id=call_id, retry=retry, shown=tool_result)
             case _:
                 payload = await durable_call(_step_name(id, params), body)
         record_durable_unit(executed=ran)
@@ -271,6 +301,23 @@ def _asked_once(params: Any) -> Iterator[Any]:
     headers = {"Idempotency-Key": current_step().token, **(settings.get("extra_headers") or {})}
     with _without_client_retries(params.run_context.model):
         yield replace(params, model_settings=cast(ModelSettings, {**settings, "extra_headers": headers}))
+
+
+_SHOWN: ContextVar[PartsShown | None] = ContextVar("perdure_pydantic_ai_shown", default=None)
+
+
+@contextlib.contextmanager
+def _shown_as_it_comes() -> Iterator[PartsShown | None]:
+    """Have what streams in be shown, if anybody is to see it."""
+    if showing() is None:
+        yield None
+        return
+    shown = PartsShown()
+    token = _SHOWN.set(shown)
+    try:
+        yield shown
+    finally:
+        _SHOWN.reset(token)
 
 
 _HELD: dict[int, list[int]] = {}  # a client's own number of retries, and how many requests hold it at none

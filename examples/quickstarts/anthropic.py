@@ -1,6 +1,6 @@
-"""An agent with the plain `anthropic` client: `python -m examples.ai.anthropic_agent`.
+"""The plain `anthropic` client on perdure: python -m examples.quickstarts.anthropic
 
-With ANTHROPIC_API_KEY and MODEL in the environment it asks a real model.
+Without ANTHROPIC_API_KEY a model on loopback answers.
 """
 
 import asyncio
@@ -8,33 +8,33 @@ from typing import Any
 
 from anthropic import AsyncAnthropic
 
-from examples.ai.loopback import provider
+from examples.quickstarts.provider import CLAUDE, provider
 from perdure import App, Context, Engine, Service
 from perdure.ai.anthropic import durable
 
-PLACE = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
-TOOLS: Any = [{"name": "weather", "description": "The weather in a place.", "input_schema": PLACE}]
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+TOOLS: Any = [{"name": "weather", "description": "The weather in a city.", "input_schema": CITY}]
 
 
-async def weather(place: str) -> str:
-    return f"It rains in {place}."
+async def weather(city: str) -> str:
+    return f"It is sunny in {city}."
 
 
-def app(client: AsyncAnthropic, model: str) -> App:
-    service = Service("Weather")
+def app(client: AsyncAnthropic) -> App:
+    travel = Service("Travel")
 
-    @service.handler()
+    @travel.handler()
     async def ask(ctx: Context, question: str) -> str:
         messages: list[Any] = [{"role": "user", "content": question}]
         while True:
-            answer = await client.messages.create(model=model, max_tokens=1000, messages=messages, tools=TOOLS)
+            answer = await client.messages.create(model=CLAUDE, max_tokens=1000, messages=messages, tools=TOOLS)
             messages.append({"role": "assistant", "content": [block.to_dict() for block in answer.content]})
             if answer.stop_reason != "tool_use":
                 return "".join(block.text for block in answer.content if block.type == "text")
             results = await asyncio.gather(*(use(ctx, block) for block in answer.content if block.type == "tool_use"))
             messages.append({"role": "user", "content": results})
 
-    return App(service)
+    return App(travel)
 
 
 async def use(ctx: Context, block: Any) -> Any:
@@ -43,12 +43,9 @@ async def use(ctx: Context, block: Any) -> Any:
 
 
 async def main() -> None:
-    with provider("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL") as model:
-        async with (
-            AsyncAnthropic() as client,
-            Engine(app(durable(client), model)) as engine,
-        ):  # the line: durable(client)
-            print(await engine.call("Weather/ask", "How is the weather in Paris and in Rome?"))
+    with provider("ANTHROPIC"):
+        async with durable(AsyncAnthropic()) as client, Engine(app(client)) as engine:  # the line: durable(...)
+            print(await engine.call("Travel/ask", "Where is it sunny?"))
 
 
 if __name__ == "__main__":

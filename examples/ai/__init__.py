@@ -1,1 +1,0 @@
-"""One small agent per framework, each durable by one line."""

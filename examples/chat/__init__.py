@@ -1,0 +1,1 @@
+"""A chat with memory, whose answers are read as they are made, and a page for it."""

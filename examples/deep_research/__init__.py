@@ -1,0 +1,1 @@
+"""Two hundred steps, through three deaths of the server."""

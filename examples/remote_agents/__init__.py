@@ -1,0 +1,1 @@
+"""Agents as services that call each other, in two processes."""
