@@ -201,7 +201,10 @@ function Facts({ of }: { of: Described }) {
         {of.restarted_from && (
           <div>
             <dt>Restart of</dt>
-            <dd><Link to={path("invocations", of.restarted_from)}>{of.restarted_from.slice(0, 14)}…</Link></dd>
+            <dd>
+              <Link to={path("invocations", of.restarted_from)}>{of.restarted_from.slice(0, 14)}…</Link>{" "}
+              <Link to={path("invocations", of.id, "compare", of.restarted_from)}>compare</Link>
+            </dd>
           </div>
         )}
         {of.idempotency_key && (
