@@ -1,5 +1,6 @@
 /** One service: its handlers, what goes in and out of them, by which policies they run. */
 
+import { Fragment } from "react";
 import { useQuery } from "@tanstack/react-query";
 import { get, segment } from "@/api/client";
 import type { HandlerInfo, ServiceInfo } from "@/api/types";
@@ -51,10 +52,10 @@ function Policies({ of }: { of: Record<string, unknown> }) {
   return (
     <dl className="facts">
       {POLICIES.filter(([name]) => of[name] != null).map(([name, about]) => (
-        <div key={name} style={{ display: "contents" }}>
+        <Fragment key={name}>
           <dt>{about}</dt>
           <dd>{String(of[name])}</dd>
-        </div>
+        </Fragment>
       ))}
       {retry && (
         <>

@@ -190,7 +190,7 @@ function Rows({ rows }: { rows: Row[] }) {
 
 function Cell({ value }: { value: unknown }) {
   if (value === undefined || value === null) return <span className="muted">–</span>;
-  const shown = typeof value === "string" ? value : JSON.stringify(value);
+  const shown = typeof value === "string" ? value : typeof value === "number" && !Number.isInteger(value) ? String(Number(value.toPrecision(9))) : JSON.stringify(value);
   if (shown.startsWith("inv_1")) return <Link to={path("invocations", shown)} className="mono">{shown}</Link>;
   return <span title={shown.length > 60 ? shown : undefined}>{shown.length > 200 ? `${shown.slice(0, 200)}…` : shown}</span>;
 }

@@ -1,6 +1,6 @@
 /** One object: its state, to look at and to edit; who holds it, and who waits for it. */
 
-import { useState } from "react";
+import { Fragment, useState } from "react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { get, request, segment } from "@/api/client";
 import { every, LIVE } from "@/api/live";
@@ -159,10 +159,10 @@ function Queue({ service, objectKey }: { service: string; objectKey: string }) {
           </>
         )}
         {promises.map((each) => (
-          <div key={each.key} style={{ display: "contents" }}>
+          <Fragment key={each.key}>
             <dt>Promise {each.key}</dt>
             <dd className="truncate">{each.completed ? (each.completion_success_value_utf8 ?? each.completion_failure ?? "complete") : <span className="muted">not complete</span>}</dd>
-          </div>
+          </Fragment>
         ))}
       </dl>
     </Panel>
