@@ -34,20 +34,41 @@ export function where(conditions: readonly (string | null | undefined | false)[]
   return held.length === 0 ? "" : `WHERE ${held.map((each) => `(${each})`).join(" AND ")}`;
 }
 
-/** Where a page begins: behind the row of this time and id, in the order in which they are listed. */
+/**
+ * Where a page begins: at this time, behind so many rows of the same millisecond. That is what the store can look up;
+ * a condition on the id as well would have it read everything.
+ */
 export interface Cursor {
   at: string;
-  id: string;
+  skip: number;
+}
+
+export interface PageOf<T> {
+  rows: T[];
+  /** Where the next one begins; null if there is none. */
+  next: Cursor | null;
 }
 
 /**
- * The condition of a page behind `cursor`, by a column of times and by `id`. The first part alone is what the store
- * looks up; the second leaves out the rows of the same millisecond that were on the page before.
+ * One page of a list that is sorted by a time, the newest first, and by id. `select` begins with SELECT and ends before
+ * WHERE; `column` has to be among what is selected, under its own name, and so has `id`.
  */
-export function behind(cursor: Cursor | null, column: string, descending = true): string | null {
-  if (cursor === null) return null;
-  const [at, id] = [time(cursor.at), text(cursor.id)];
-  return descending
-    ? `${column} <= ${at} AND (${column} < ${at} OR id < ${id})`
-    : `${column} >= ${at} AND (${column} > ${at} OR id > ${id})`;
+export async function pageOf<T extends object>(
+  select: string,
+  conditions: readonly (string | null | undefined | false)[],
+  column: string,
+  cursor: Cursor | null,
+  size: number,
+  signal?: AbortSignal,
+): Promise<PageOf<T>> {
+  const skip = cursor?.skip ?? 0;
+  const from = cursor && `${column} <= ${time(cursor.at)}`;
+  const sql = `${select} ${where([...conditions, column === "completed_at" && "completed_at IS NOT NULL", from])} ORDER BY ${column} DESC, id DESC LIMIT ${size + 1 + skip}`;
+  const found = (await query<T>(sql, signal)).slice(skip);
+  const rows = found.slice(0, size);
+  if (found.length <= size) return { rows, next: null };
+  const at = (row: T) => (row as Row)[column] as string;
+  const last = at(rows.at(-1)!);
+  const alike = rows.filter((row) => at(row) === last).length;
+  return { rows, next: { at: last, skip: alike + (alike === rows.length && cursor?.at === last ? skip : 0) } };
 }

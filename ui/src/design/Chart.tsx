@@ -22,8 +22,8 @@ interface ChartProps {
 }
 
 const PAD = { top: 8, right: 8, bottom: 20, left: 44 };
-const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
-const CLOCK_S = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const CLOCK = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const CLOCK_S = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 
 /** The width an element has, as it changes. */
 export function useWidth<T extends HTMLElement>(): [React.RefObject<T | null>, number] {
@@ -59,12 +59,14 @@ export function Chart({ label, times, series, kind = "line", height = 140, forma
     );
     return ceiling(Math.max(...sums, 0));
   }, [times, series, kind]);
-  const x = (index: number) => PAD.left + (points < 2 ? 0 : (index / (points - 1)) * plotW);
+  const band = plotW / Math.max(points, 1);
+  const x = (index: number) => (kind === "bars" ? PAD.left + (index + 0.5) * band : PAD.left + (points < 2 ? 0 : (index / (points - 1)) * plotW));
   const y = (value: number) => PAD.top + plotH - (value / top) * plotH;
 
   const locate = (event: React.PointerEvent) => {
     const left = event.clientX - event.currentTarget.getBoundingClientRect().left - PAD.left;
-    setAt(Math.max(0, Math.min(points - 1, Math.round((left / plotW) * (points - 1)))));
+    const place = kind === "bars" ? Math.floor(left / band) : Math.round((left / plotW) * (points - 1));
+    setAt(Math.max(0, Math.min(points - 1, place)));
   };
   const onKeyDown = (event: React.KeyboardEvent) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -104,10 +106,10 @@ export function Chart({ label, times, series, kind = "line", height = 140, forma
           ))}
           {kind === "line" ? (
             series.map((each) => (
-              <path key={each.name} d={lineOf(each.values, x, y)} fill="none" stroke={each.color} strokeWidth="1.75" strokeDasharray={each.dash} strokeLinejoin="round" />
+              <path key={each.name} d={lineOf(each.values, x, y)} fill="none" stroke={each.color} strokeWidth="1.75" strokeDasharray={each.dash} strokeLinejoin="round" strokeLinecap="round" />
             ))
           ) : (
-            <Bars series={series} points={points} width={plotW} x={x} y={y} />
+            <Bars series={series} points={points} wide={Math.max(1, Math.min(band * 0.72, 14))} x={x} y={y} />
           )}
           {at !== null && <line x1={x(at)} x2={x(at)} y1={PAD.top} y2={PAD.top + plotH} className="chart-cursor" />}
         </svg>
@@ -128,8 +130,7 @@ export function Chart({ label, times, series, kind = "line", height = 140, forma
   );
 }
 
-function Bars({ series, points, width, x, y }: { series: readonly Series[]; points: number; width: number; x: (at: number) => number; y: (value: number) => number }) {
-  const wide = Math.max(1, (width / Math.max(points, 1)) * 0.72);
+function Bars({ series, points, wide, x, y }: { series: readonly Series[]; points: number; wide: number; x: (at: number) => number; y: (value: number) => number }) {
   return Array.from({ length: points }, (_, index) => {
     let below = 0;
     return series.map((each) => {
@@ -151,8 +152,9 @@ function lineOf(values: readonly (number | null)[], x: (at: number) => number, y
         return "";
       }
       const part = `${pen}${x(index).toFixed(1)} ${y(value).toFixed(1)}`;
+      const alone = pen === "M" && (values[index + 1] ?? null) === null;
       pen = "L";
-      return part;
+      return alone ? `${part}h0.1` : part; // a point between gaps is a dot
     })
     .join("");
 }

@@ -149,7 +149,10 @@ export function Table<T>(props: TableProps<T>) {
                   <span aria-hidden="true">{each.sort === "asc" ? " ↑" : each.sort === "desc" ? " ↓" : ""}</span>
                 </button>
               ) : (
-                each.title
+                <>
+                  {each.title}
+                  {each.sort && <span aria-hidden="true">{each.sort === "asc" ? " ↑" : " ↓"}</span>}
+                </>
               )}
             </span>
           ))}

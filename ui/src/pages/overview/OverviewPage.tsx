@@ -74,6 +74,26 @@ function Figures({ data }: { data: Overview | undefined }) {
 
 const perSecond = (values: readonly number[], ms: number) => values.map((each) => (each * 1000) / ms);
 
+const SHOWN = 60; // points at least, so that the first minutes do not look like an hour
+
+/** The history as it is drawn: filled up at its beginning with intervals of which nothing is known. */
+export function padded(history: Overview["history"]): Overview["history"] {
+  const missing = SHOWN - history.times.length;
+  const first = history.times[0];
+  if (missing <= 0 || first === undefined) return history;
+  const none = Array.from({ length: missing }, () => null);
+  const zero = Array.from({ length: missing }, () => 0);
+  return {
+    ...history,
+    times: [...zero.map((_, index) => first - (missing - index) * history.interval_ms), ...history.times],
+    succeeded: [...zero, ...history.succeeded],
+    failed: [...zero, ...history.failed],
+    p50: [...none, ...history.p50],
+    p95: [...none, ...history.p95],
+    p99: [...none, ...history.p99],
+  };
+}
+
 function Now({ data }: { data: Overview | undefined }) {
   if (!data || data.history.times.length === 0) return null;
   const { succeeded, failed, interval_ms } = data.history;
@@ -91,30 +111,32 @@ function Coming({ data }: { data: Overview | undefined }) {
 }
 
 function Throughput({ data }: { data: Overview | undefined }) {
+  const history = useMemo(() => data && padded(data.history), [data]);
   const series = useMemo(() => {
-    if (!data) return [];
-    const { succeeded, failed, interval_ms } = data.history;
+    if (!history) return [];
+    const { succeeded, failed, interval_ms } = history;
     return [
       { name: "Succeeded", color: "var(--chart-1)", values: perSecond(succeeded, interval_ms) },
       { name: "Failed", color: "var(--chart-bad)", values: perSecond(failed, interval_ms) },
     ];
-  }, [data]);
-  if (!data || data.history.times.length < 2) return <Coming data={data} />;
-  return <Chart label="Invocations that ended, a second" kind="bars" times={data.history.times} series={series} format={rate} />;
+  }, [history]);
+  if (!data || !history || data.history.times.length < 2) return <Coming data={data} />;
+  return <Chart label="Invocations that ended, a second" kind="bars" times={history.times} series={series} format={rate} />;
 }
 
 function Latency({ data }: { data: Overview | undefined }) {
+  const history = useMemo(() => data && padded(data.history), [data]);
   const series = useMemo(() => {
-    if (!data) return [];
-    const { p50, p95, p99 } = data.history;
+    if (!history) return [];
+    const { p50, p95, p99 } = history;
     return [
       { name: "Median", color: "var(--chart-1)", values: p50 },
       { name: "95 %", color: "var(--chart-2)", values: p95, dash: "5 3" },
       { name: "99 %", color: "var(--chart-3)", values: p99, dash: "1.5 3" },
     ];
-  }, [data]);
-  if (!data || data.history.times.length < 2) return <Coming data={data} />;
-  return <Chart label="How long invocations took" times={data.history.times} series={series} format={duration} />;
+  }, [history]);
+  if (!data || !history || data.history.times.length < 2) return <Coming data={data} />;
+  return <Chart label="How long invocations took" times={history.times} series={series} format={duration} />;
 }
 
 type TroubledRow = Pick<InvocationRow, "id" | "target" | "status" | "modified_at" | "last_failure" | "retry_count" | "next_retry_at" | "completion_result" | "completion_failure">;
@@ -203,7 +225,7 @@ function Handlers({ data }: { data: Overview | undefined }) {
                 <th scope="col" className="num">Running</th>
                 <th scope="col" className="num">Succeeded</th>
                 <th scope="col" className="num">Failed</th>
-                <th scope="col" className="num">Tries of steps that failed</th>
+                <th scope="col" className="num" title="Tries of steps that failed and were followed by another">Failed tries</th>
                 <th scope="col" className="num">Median</th>
                 <th scope="col" className="num">95 %</th>
               </tr>
