@@ -180,7 +180,7 @@ function Answer({ of }: { of: Approval }) {
     if (wrong.size === 0) answer.mutate(true);
   };
   return (
-    <form className="stack" onSubmit={(event) => (event.preventDefault(), approve())}>
+    <form noValidate className="stack" onSubmit={(event) => (event.preventDefault(), approve())}>
       {of.schema !== null && <SchemaForm schema={of.schema} value={value} onChange={setValue} errors={tried ? wrong : new Map()} />}
       <Field label="Comment" hint="The handler is told; after a rejection it is the reason.">
         <textarea className="input" rows={2} value={comment} onChange={(event) => setComment(event.target.value)} />

@@ -88,7 +88,7 @@ function Form(props: { service: string; handler: string; keyed: boolean; schema:
   return (
     <div className={css.beside}>
       <Panel title="Input">
-        <form className="stack" onSubmit={(event) => (event.preventDefault(), go(false))}>
+        <form noValidate className="stack" onSubmit={(event) => (event.preventDefault(), go(false))}>
           {keyed && (
             <Field label="Key" error={tried && key === "" ? "A key is needed: it names the object" : undefined}>
               <input className="input" value={key} onChange={(event) => setKey(event.target.value)} />
