@@ -3,13 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CONSOLE := src/perdure/web/console/index.html
 
-.PHONY: help setup demo test lint format oldest bench simulate soak proto settings patterns clean
+.PHONY: help setup ui demo test lint format oldest bench simulate soak proto settings patterns clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(STAMP)  ## create .venv and install everything for development
+setup: $(STAMP) ui  ## create .venv and install everything for development
+
+ui: $(CONSOLE)  ## build the web console; needs Node 20.19 or newer
+
+$(CONSOLE): $(shell find ui -type f -not -path '*/node_modules/*' 2>/dev/null)
+	@if command -v npm >/dev/null; then cd ui && npm ci --silent --no-audit --no-fund && npm run --silent build -- --logLevel warn && touch ../$@; \
+	else echo "the web console is not built: that needs Node 20.19 or newer; the rest does not"; fi
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "perdure needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
@@ -67,4 +74,4 @@ patterns: setup  ## rewrite the table in docs/ai/patterns.md from the tests that
 	$(BIN)/python -m tests.ai.patterns
 
 clean:  ## remove what setup made
-	rm -rf $(VENV) $(VENV)-oldest-* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-oldest-* ui/node_modules src/perdure/web/console .mypy_cache .ruff_cache .pytest_cache

@@ -32,6 +32,7 @@ from perdure.sdk.tracing import provider_from
 from perdure.sql.pool import Queries
 from perdure.storage.base import Storage
 from perdure.storage.census import census
+from perdure.telemetry.history import INTERVAL_MS, History
 from perdure.transports.asgi import AsgiApp
 from perdure.web.admin import Admin
 from perdure.web.audit import Audit
@@ -71,6 +72,8 @@ class Server:
         self._calls: Ingress | None = None
         self._tracer_provider: ReplaySafeTracerProvider | None = None
         self._counting: asyncio.Task[None] | None = None
+        self._history = History()
+        self._remembering: asyncio.Task[None] | None = None
         self.ingress: Listener | None = None
         self.admin: Listener | None = None
 
@@ -104,6 +107,7 @@ class Server:
             await self._serve_asgi_apps(node)
             counts = [census(store) for store in stores]
             self._counting = asyncio.create_task(self._count(node, counts), name="counts invocations")
+            self._remembering = asyncio.create_task(self._remember(node), name="keeps the last hour's numbers")
             await node.start()
         except BaseException:
             self._close_listeners()
@@ -117,6 +121,13 @@ class Server:
         for count in counts:
             total.update(await asyncio.to_thread(count))
         node.metrics.statuses = dict(total)
+
+    async def _remember(self, node: LocalNode) -> None:
+        """What is counted becomes the history that the console shows."""
+        while True:
+            invoker = node.invoker
+            self._history.take(node.clock.now_ms(), node.metrics, invoker.live, invoker.waiting)
+            await asyncio.sleep(INTERVAL_MS / 1000)
 
     def _reach(self) -> Reach:
         config = self._config
@@ -185,6 +196,8 @@ class Server:
             queries=self._queries,
             guard=Guard("admin", keyring, node.clock, self._audit),
             sources=Sources(config.admin_allowed_hosts, loopback=is_loopback(config.host)),
+            history=self._history,
+            ingress=ingress,
         )
         self.admin = Listener(admin, config.host, config.admin_port, tls, config.http2_stream_limit)
         sockets = [self.ingress.bind()]
@@ -213,6 +226,8 @@ class Server:
             self._node.streams.hang_up(Unavailable("the server stops"))
         drain = self._config.drain_seconds if self.failure is None else 0.0
         await self._drained(drain)
+        if self._remembering is not None:
+            self._remembering.cancel()
         if self._counting is not None:
             await asyncio.wait([self._counting])
         if self._queries is not None:

@@ -101,16 +101,18 @@ class Ports:
         self._log = log
         self._audit = Audit(clock, None if log is None else str(log))
         real = cast(Node, self.node)
+        links = Links(lambda: b"a key for tests", lambda: "http://localhost")
+        ingress = Ingress(real, guard=Guard("ingress", keyring, clock, self._audit), links=links)
         self.app = Admin(
             real,
             version="1.2.3",
             queries=cast(Queries, NoQueries()),
             guard=Guard("admin", keyring, clock, self._audit),
             sources=Sources(hosts, loopback=True),
+            ingress=ingress,
         )
         self.admin = Web(self.app)
-        links = Links(lambda: b"a key for tests", lambda: "http://localhost")
-        self.ingress = Web(Ingress(real, guard=Guard("ingress", keyring, clock, self._audit), links=links))
+        self.ingress = Web(ingress)
         self._read = 0
 
     def lines(self) -> list[dict[str, Any]]:

@@ -47,6 +47,10 @@ ADMIN_ROUTES: dict[tuple[str, str], Role | None] = {
     ("DELETE", "/keys/{id}"): Role.ADMIN,
     ("GET", "/cluster-health"): Role.READ,
     ("GET", "/metrics"): Role.READ,
+    ("GET", "/overview"): Role.READ,
+    ("GET", "/ingress/{*path}"): Role.OPERATOR,
+    ("POST", "/ingress/{*path}"): Role.OPERATOR,
+    ("GET", "/invocations/{invocation_id}/streams/{name}"): Role.READ,
     ("GET", "/approvals"): Role.READ,
     ("GET", "/approvals/{id}"): Role.READ,
     ("POST", "/approvals/{id}/approve"): Role.OPERATOR,
@@ -93,6 +97,7 @@ VALUES |= {
     "{*serde}": "s",
     "{*path}": "",
     "{verb}": "pop",
+    "{name}": "answer",
 }
 INGRESS_ROUTES: list[tuple[str, str]] = [
     ("POST", "/Greeter/greet"),

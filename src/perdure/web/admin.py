@@ -16,11 +16,14 @@ import msgspec
 from perdure.errors import Forbidden, RequestError
 from perdure.model.keys import Role
 from perdure.runtime.deployments import DeploymentError, Deployments
+from perdure.telemetry.history import History
 from perdure.web.approvals import ApprovalRoutes
 from perdure.web.compression import compressed
 from perdure.web.deployments import DeploymentRoutes
 from perdure.web.features import FEATURES, FeatureRoutes
+from perdure.web.forwarding import Application, ForwardingRoutes
 from perdure.web.http import (
+    ERROR_SOURCE,
     JSON,
     TEXT,
     CallerGone,
@@ -45,6 +48,7 @@ from perdure.web.keys import KeyRoutes
 from perdure.web.metrics import MetricsRoute
 from perdure.web.openapi import AdminError, Source, admin_openapi
 from perdure.web.operations import Operation
+from perdure.web.overview import OverviewRoute
 from perdure.web.security import Guard, Sources
 from perdure.web.serdes import SerdeRoutes
 from perdure.web.services import ServiceRoutes
@@ -83,6 +87,7 @@ class Admin:
     """The ASGI application of the admin port.
 
     `concurrency_limit` is how many requests at once are served; more are answered 429. `/health` always answers.
+    `ingress` is the application of the other port, for the console to call handlers by.
     """
 
     def __init__(
@@ -96,8 +101,12 @@ class Admin:
         queries: "Queries | None" = None,
         guard: Guard | None = None,
         sources: Sources | None = None,
+        history: History | None = None,
+        ingress: Application | None = None,
     ) -> None:
         self._node = node
+        self._history = history or History()
+        self._ingress = ingress
         self._guard = guard
         self._sources = sources
         self._queries = queries
@@ -134,6 +143,9 @@ class Admin:
         if self._queries is not None:
             QueryRoutes(self._queries, limit).add_to(router)
         MetricsRoute(node, self._version, self._queries).add_to(router)
+        OverviewRoute(node, self._version, self._history).add_to(router)
+        if self._ingress is not None:
+            ForwardingRoutes(node, self._ingress).add_to(router)
         KeyRoutes(node, limit).add_to(router)
         FeatureRoutes(node.registry, limit).add_to(router)
         SerdeRoutes(node, limit).add_to(router)
@@ -168,7 +180,7 @@ class Admin:
         except Exception:
             logger.exception("%s %s failed", request.method, request.path)
             return self._refusal(request, RequestError("internal error; the server's log says more"))
-        if response.status >= 400:
+        if response.status >= 400 and not any(name == ERROR_SOURCE for name, _ in response.headers):
             return explained(response, *self._explanation(request, response.status))
         return response
 

@@ -32,9 +32,9 @@ def accepts_gzip(request: Request) -> bool:
 
 
 async def compressed(request: Request, response: Response) -> Response:
-    """The response as the caller wants it. A body that comes in pieces stays one."""
+    """The response as the caller wants it. A body that comes in pieces stays one; what is compressed stays as it is."""
     body = response.body
-    if isinstance(body, bytes) and not body:
+    if (isinstance(body, bytes) and not body) or any(name == b"content-encoding" for name, _ in response.headers):
         return response
     headers = [*response.headers, _VARY]
     if not accepts_gzip(request) or (isinstance(body, bytes) and len(body) < _SMALLEST):

@@ -18,6 +18,7 @@ from perdure.model.keys import Role
 from perdure.web.operations import Operation
 
 __all__ = [
+    "ERROR_SOURCE",
     "JSON",
     "SERVER",
     "TEXT",
@@ -54,6 +55,7 @@ Header: TypeAlias = tuple[bytes, bytes]
 JSON: Final = (b"content-type", b"application/json")
 TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 SERVER: Final = (b"server", b"perdure")
+ERROR_SOURCE: Final = b"x-restate-error-source"
 logger = logging.getLogger("perdure.web")
 
 T = TypeVar("T")
@@ -117,7 +119,7 @@ def explained(response: Response, source: str, accepted: bool | None, retryable:
     `source` is whose fault it is; `accepted` whether something of the request is kept, None if that is not known;
     `retryable` whether the same request may be sent again, and may succeed then.
     """
-    response.headers.append((b"x-restate-error-source", source.encode()))
+    response.headers.append((ERROR_SOURCE, source.encode()))
     response.headers.append((b"x-perdure-accepted", _ACCEPTED[accepted]))
     response.headers.append((b"x-perdure-retryable", b"true" if retryable else b"false"))
     return response

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from perdure.runtime.node import Node
     from perdure.sql.pool import Queries
 
-__all__ = ["MetricsRoute", "Snapshot", "render", "snapshot"]
+__all__ = ["MetricsRoute", "Snapshot", "invocations_by_status", "render", "snapshot"]
 
 _MS = 1000.0
 
@@ -100,7 +100,7 @@ def snapshot(node: "Node", version: str, queries: "Queries | None" = None) -> Sn
     return Snapshot(
         version,
         node.ready,
-        _statuses(node),
+        invocations_by_status(node),
         invoker.live_by_handler(),
         invoker.live_elsewhere,
         invoker.waiting,
@@ -116,7 +116,7 @@ def snapshot(node: "Node", version: str, queries: "Queries | None" = None) -> Sn
     )
 
 
-def _statuses(node: "Node") -> dict[str, int] | None:
+def invocations_by_status(node: "Node") -> dict[str, int] | None:
     """How many invocations there are of each status, in the words of `perdure invocations`; None: not known yet."""
     before = node.metrics.statuses
     if before is None:
