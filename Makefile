@@ -4,12 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint format oldest bench simulate soak proto settings clean
+CONSOLE := src/perdure/web/console/index.html
+CONSOLE_SOURCES := $(shell find ui/src ui/public -type f) ui/index.html ui/vite.config.ts ui/tsconfig.json ui/package-lock.json
+
+.PHONY: help setup ui screenshots demo test lint format oldest bench simulate soak proto settings clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(STAMP)  ## create .venv and install everything for development
+setup: $(STAMP) ui  ## create .venv and install everything for development, the console too if there is Node
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "perdure needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
@@ -17,6 +20,17 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --editable '.[openai,pydantic,server]' --group dev
 	@touch $@
+
+ui: $(CONSOLE)  ## build the web console, with the machine's Node
+
+$(CONSOLE): $(CONSOLE_SOURCES)
+	@if ! command -v npm >/dev/null; then echo "The web console was not built: it needs Node 20.19 or newer. Everything else works without."; \
+	elif ! node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)'; then \
+	  echo "The web console was not built: it needs Node 20.19 or newer, not $$(node --version)."; \
+	else cd ui && npm ci --ignore-scripts --loglevel=error && npm run --silent build -- --logLevel=warn; fi
+
+screenshots: setup  ## take the pictures in docs/console anew; needs chromium
+	$(BIN)/python -m tests.console.screenshots
 
 demo: setup  ## a research agent, killed again and again, that finishes its work
 	$(BIN)/python -m examples.research_agent.demo
@@ -64,4 +78,4 @@ settings: setup  ## rewrite the table in docs/configuration.md
 	$(BIN)/python -m perdure.cli.reference docs/configuration.md
 
 clean:  ## remove what setup made
-	rm -rf $(VENV) $(VENV)-oldest-* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-oldest-* src/perdure/web/console ui/node_modules .mypy_cache .ruff_cache .pytest_cache
