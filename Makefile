@@ -3,20 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-CONSOLE := src/perdure/web/console/index.html
 
-.PHONY: help setup ui demo test lint format oldest bench simulate soak proto settings patterns clean
+CONSOLE := src/perdure/web/console/index.html
+CONSOLE_SOURCES := $(shell find ui/src ui/public -type f) ui/index.html ui/vite.config.ts ui/tsconfig.json ui/package-lock.json
+
+.PHONY: help setup ui screenshots demo test lint format oldest bench simulate soak proto settings patterns clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(STAMP) ui  ## create .venv and install everything for development
-
-ui: $(CONSOLE)  ## build the web console; needs Node 20.19 or newer
-
-$(CONSOLE): $(shell find ui -type f -not -path '*/node_modules/*' 2>/dev/null)
-	@if command -v npm >/dev/null; then cd ui && npm ci --silent --no-audit --no-fund && npm run --silent build -- --logLevel warn && touch ../$@; \
-	else echo "the web console is not built: that needs Node 20.19 or newer; the rest does not"; fi
+setup: $(STAMP) ui  ## create .venv and install everything for development, the console too if there is Node
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "perdure needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
@@ -24,6 +20,17 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --editable '.[openai,pydantic,server]' --group dev
 	@touch $@
+
+ui: $(CONSOLE)  ## build the web console, with the machine's Node
+
+$(CONSOLE): $(CONSOLE_SOURCES)
+	@if ! command -v npm >/dev/null; then echo "The web console was not built: it needs Node 20.19 or newer. Everything else works without."; \
+	elif ! node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)'; then \
+	  echo "The web console was not built: it needs Node 20.19 or newer, not $$(node --version)."; \
+	else cd ui && npm ci --ignore-scripts --loglevel=error && npm run --silent build -- --logLevel=warn; fi
+
+screenshots: setup  ## take the pictures in docs/console anew; needs chromium
+	$(BIN)/python -m tests.console.screenshots
 
 demo: setup  ## a research agent, killed again and again, that finishes its work
 	$(BIN)/python -m examples.research_agent.demo
@@ -74,4 +81,4 @@ patterns: setup  ## rewrite the table in docs/ai/patterns.md from the tests that
 	$(BIN)/python -m tests.ai.patterns
 
 clean:  ## remove what setup made
-	rm -rf $(VENV) $(VENV)-oldest-* ui/node_modules src/perdure/web/console .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-oldest-* src/perdure/web/console ui/node_modules .mypy_cache .ruff_cache .pytest_cache

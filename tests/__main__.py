@@ -1,7 +1,7 @@
 """`python -m tests`: everything, in two runs side by side, as `make test` wants it.
 
-The black-box suite against five SDKs and two servers waits most of its time, so it costs the others little; what it
-prints comes after what they print. Exit code: 0 if both runs passed.
+The black-box suite against five SDKs and two servers, and the console in a browser, wait most of their time, so they
+cost the others little; what they print comes after what those print. Exit code: 0 if both runs passed.
 """
 
 import subprocess
@@ -13,7 +13,7 @@ from tests.conformance.install import node_modules, peers_python, restate_cli, r
 from tests.console.install import browser
 
 ROOT = Path(__file__).resolve().parents[1]
-SLOW = "tests/conformance"
+SLOW = ("tests/conformance", "tests/console")
 
 
 def main(arguments: list[str]) -> int:
@@ -22,9 +22,9 @@ def main(arguments: list[str]) -> int:
         install()  # both runs need them, and only one may put them there
     pytest = [sys.executable, "-m", "pytest", *arguments]
     with tempfile.TemporaryFile() as output:
-        beside = subprocess.Popen([*pytest, SLOW, "-p", "no:cacheprovider"], cwd=ROOT, stdout=output, stderr=output)
+        beside = subprocess.Popen([*pytest, *SLOW, "-p", "no:cacheprovider"], cwd=ROOT, stdout=output, stderr=output)
         try:
-            here = subprocess.run([*pytest, "--ignore", SLOW], cwd=ROOT, check=False)
+            here = subprocess.run([*pytest, *(f"--ignore={each}" for each in SLOW)], cwd=ROOT, check=False)
             there = beside.wait()
         finally:
             beside.kill()

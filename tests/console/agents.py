@@ -249,7 +249,7 @@ async def refuse(order: str) -> str:
     raise RetryableError(f"HTTP 503 from payments.example: the card of {order} could not be charged, try again later")
 
 
-@billing.handler(retry_policy=RetryPolicy(initial_interval=600.0))
+@billing.handler(retry_policy=RetryPolicy(initial_interval=600.0, max_interval=3600.0))
 async def invoice(ctx: Context, order: str) -> str:
     """A bug, outside of any step: the attempt fails, and is made again later."""
     await ctx.run("load", str, order)

@@ -105,15 +105,17 @@ def populate(server: Server) -> dict[str, str]:
     for number in range(6):
         send(f"Inventory/shelf-{number}/recount", 0)
     decided = send("Support/handle", {"order": "A-4", "complaint": "too late"})
-    cancelled = send("Planner/digest", "never", delay="10h")
+    cancelled = send("Signup/bob/run", "bob@shop.example")
     for name in ("research", "chat", "failed", "tree", "long"):
         server.wait(made[name], "completed")
     server.wait(made["paused"], "paused")
     server.wait(made["backing_off"], "backing-off")
     for name in ("sleeping", "approval", "yes_or_no", "signup", "holder", "translating"):
         server.wait(made[name], "suspended")
+    server.wait(cancelled, "suspended")
     _decide(server, decided)
     server.ask(f"{server.admin}/invocations/{cancelled}/cancel", method="PATCH")
+    server.wait(cancelled, "completed")
     return made | {"decided": decided, "cancelled": cancelled}
 
 

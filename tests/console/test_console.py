@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,3 +62,12 @@ def test_every_page(server: tuple[Server, dict[str, Any]], tmp_path: Path) -> No
     it.wait(told["invocations"]["sleeping"], "completed")
     state = it.ask(f"{it.admin}/services/Inventory/state/shelf-1")["state"]
     assert "checked_by" in state
+
+
+@pytest.mark.timeout(300)
+def test_the_frame_the_overview_and_the_list_of_invocations() -> None:
+    """Playwright's own tests, in `ui/tests`, with servers of their own: one of them asks for API keys."""
+    environment = {**os.environ, "PERDURE_PYTHON": sys.executable, "PERDURE_CHROMIUM": str(browser())}
+    command = ["npm", "run", "--silent", "browser"]
+    ran = subprocess.run(command, cwd=UI, capture_output=True, text=True, check=False, env=environment, timeout=280)
+    assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-3000:]

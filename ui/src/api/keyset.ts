@@ -92,8 +92,8 @@ export function useKeyset<T>({ key, size, fetch, live }: Options<T>): Keyset<T> 
     complete: end !== undefined && end.next === null,
     row,
     onRange,
-    coming: known.size === 0 && results.every((each) => !each.error),
-    error: known.size === 0 ? (results.find((each) => each.error)?.error ?? null) : null,
+    coming: cursors.length === 1 && known.size === 0 && results.every((each) => !each.error),
+    error: cursors.length === 1 && known.size === 0 ? (results.find((each) => each.error)?.error ?? null) : null,
     refetch: () => results.forEach((each) => void each.refetch()),
   };
 }

@@ -15,11 +15,13 @@ interface PickerProps {
   onChange: (chosen: string[]) => void;
   /** Only one at a time. */
   single?: boolean;
+  /** Something is always chosen, which is nothing to notice. */
+  always?: boolean;
 }
 
-const SEARCH_FROM = 9;
+const SEARCH_FROM = 12;
 
-export function Picker({ label, options, chosen, onChange, single }: PickerProps) {
+export function Picker({ label, options, chosen, onChange, single, always }: PickerProps) {
   const [open, setOpen] = useState(false);
   const [typed, setTyped] = useState("");
   const box = useRef<HTMLSpanElement>(null);
@@ -49,7 +51,7 @@ export function Picker({ label, options, chosen, onChange, single }: PickerProps
   const toggle = (value: string) => {
     const on = chosen.includes(value);
     if (single) {
-      onChange(on ? [] : [value]);
+      onChange(on && !always ? [] : [value]);
       setOpen(false);
       button.current?.focus();
     } else onChange(on ? chosen.filter((each) => each !== value) : [...chosen, value]);
@@ -58,7 +60,7 @@ export function Picker({ label, options, chosen, onChange, single }: PickerProps
   const name = options.find((each) => each.value === chosen[0]);
   return (
     <span className="menu-anchor" ref={box} onKeyDown={onKeyDown}>
-      <button ref={button} type="button" className={chosen.length ? "button chosen" : "button"} aria-haspopup="dialog" aria-expanded={open} onClick={() => setOpen(!open)}>
+      <button ref={button} type="button" className={chosen.length && !always ? "button chosen" : "button"} aria-haspopup="dialog" aria-expanded={open} onClick={() => setOpen(!open)}>
         <span className="muted">{label}</span>
         {chosen.length > 0 && <span className="picker-value truncate">{chosen.length === 1 ? (name?.label ?? chosen[0]) : `${chosen.length} chosen`}</span>}
         <Icon name="down" size={12} />
@@ -77,7 +79,7 @@ export function Picker({ label, options, chosen, onChange, single }: PickerProps
             ))}
             {shown.length === 0 && <p className="picker-none muted">Nothing here</p>}
           </div>
-          {chosen.length > 0 && (
+          {chosen.length > 0 && !always && (
             <button type="button" className="menu-item" onClick={() => (onChange([]), setOpen(false))}>
               Any
             </button>

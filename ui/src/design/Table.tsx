@@ -17,6 +17,8 @@ export interface Column<T> {
   /** Given: the heading is a button that sorts by it. */
   sort?: "asc" | "desc" | null;
   onSort?: () => void;
+  /** Its width on phones, if another. */
+  phoneWidth?: string;
   /** On phones: left out, or the line below the others'. */
   narrow?: "hide" | "wide";
 }
@@ -70,7 +72,7 @@ export function Table<T>(props: TableProps<T>) {
   const height = twoLines ? usual + 22 : usual;
   const shown = columns.filter((each) => !phone || each.narrow === undefined);
   const below = phone ? columns.filter((each) => each.narrow === "wide") : [];
-  const tracks = [selection && "36px", ...shown.map((each) => each.width)].filter(Boolean).join(" ");
+  const tracks = [selection && "36px", ...shown.map((each) => (phone && each.phoneWidth) || each.width)].filter(Boolean).join(" ");
 
   const virtual = useVirtualizer({ count, getScrollElement: () => scroller.current, estimateSize: () => height, overscan: 12 });
   useEffect(() => virtual.measure(), [height, virtual]);

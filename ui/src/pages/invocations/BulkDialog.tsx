@@ -47,7 +47,7 @@ export function BulkDialog({ action, meant, onClose }: { action: Action; meant: 
     onClose(state !== "asked");
   };
 
-  const title = rows.data === undefined ? `${action.title} invocations` : `${action.title} ${plural(touched.total, "invocation")}?`;
+  const title = rows.data === undefined ? `${action.title} invocations` : touched.total === 0 ? `Nothing to ${action.title.toLowerCase()}` : `${action.title} ${plural(touched.total, "invocation")}?`;
   return (
     <Dialog
       title={title}

@@ -1,4 +1,4 @@
-import { useCallback, useMemo, useRef, useState } from "react";
+import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { useQuery } from "@tanstack/react-query";
 import { useKeyset } from "@/api/keyset";
 import { every, LIVE } from "@/api/live";
@@ -50,6 +50,11 @@ export default function InvocationsPage() {
   });
 
   const clear = useCallback(() => (setSelected(new Set()), setAll(false)), []);
+  useEffect(() => {
+    table.current?.scrollToTop();
+    clear();
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+  }, [text]);
   const act = (action: Action) => {
     if (all) setAsked({ action, meant: { conditions: conditionsOf(filter, Date.now()) } });
     else if (selected.size > 0) setAsked({ action, meant: { ids: [...selected] } });
@@ -100,6 +105,7 @@ export default function InvocationsPage() {
         <Picker
           label="Sort by"
           single
+          always
           options={Object.entries(SORT_TITLES).map(([value, label]) => ({ value, label }))}
           chosen={[filter.sort]}
           onChange={([sort]) => sort && setSearch({ sort: sort === "created" ? null : sort })}
@@ -160,13 +166,13 @@ function useColumns(sort: Sort): Column<InvocationRow>[] {
     const sorted = { sort: "desc" as const };
     const when: Column<InvocationRow> =
       sort === "created"
-        ? { id: "created", title: "Created", width: "108px", align: "right", cell: (row) => <Time at={row.created_at} />, ...sorted }
+        ? { id: "created", title: "Created", width: "108px", phoneWidth: "84px", align: "right", cell: (row) => <Time at={row.created_at} />, ...sorted }
         : sort === "modified"
-          ? { id: "modified", title: "Changed", width: "108px", align: "right", cell: (row) => <Time at={row.modified_at} />, ...sorted }
-          : { id: "completed", title: "Completed", width: "120px", align: "right", cell: (row) => <Time at={row.completed_at} />, ...sorted };
+          ? { id: "modified", title: "Changed", width: "108px", phoneWidth: "84px", align: "right", cell: (row) => <Time at={row.modified_at} />, ...sorted }
+          : { id: "completed", title: "Completed", width: "120px", phoneWidth: "96px", align: "right", cell: (row) => <Time at={row.completed_at} />, ...sorted };
     return [
-      { id: "status", title: "Status", width: "124px", cell: (row) => <Status status={shownStatus(row)} /> },
-      { id: "target", title: "Invocation", width: "minmax(140px, 3fr)", cell: (row) => <Target row={row} /> },
+      { id: "status", title: "Status", width: "124px", phoneWidth: "116px", cell: (row) => <Status status={shownStatus(row)} /> },
+      { id: "target", title: "Invocation", width: "minmax(140px, 3fr)", phoneWidth: "minmax(0, 1fr)", cell: (row) => <Target row={row} /> },
       { id: "id", title: "Id", width: "136px", narrow: "hide", cell: (row) => <Id value={row.id} keep={8} /> },
       { id: "why", title: "Last failure", width: "minmax(80px, 3fr)", narrow: "wide", cell: (row) => <Why row={row} /> },
       { id: "took", title: "Took", width: "84px", align: "right", narrow: "hide", cell: (row) => <Took row={row} /> },
@@ -178,10 +184,16 @@ function useColumns(sort: Sort): Column<InvocationRow>[] {
 function Target({ row }: { row: InvocationRow }) {
   const { target_service_name: service, target_service_key: key, target_handler_name: handler } = row;
   return (
-    <Link to={path("invocations", row.id)} title={row.target} tabIndex={-1}>
-      <span className="muted">{service}/</span>
-      {key !== undefined && <span className="muted">{key}/</span>}
-      {handler}
+    <Link to={path("invocations", row.id)} title={row.target} tabIndex={-1} className={css.target}>
+      <span className="muted truncate">{service}</span>
+      <span className="muted">/</span>
+      {key !== undefined && (
+        <>
+          <span className="muted truncate">{key}</span>
+          <span className="muted">/</span>
+        </>
+      )}
+      <span className={`${css.handler} truncate`}>{handler}</span>
     </Link>
   );
 }
