@@ -144,6 +144,44 @@ def test_a_model_without_a_price_is_not_asked_on_a_budget_in_dollars() -> None:
         pass
 
 
+@pytest.mark.parametrize("limit", [{"usd": 1}, {"tokens": 10_000}])
+@pytest.mark.parametrize("told", [None, Usage("acme", "big")])
+def test_a_call_whose_tokens_were_not_told_is_not_free_and_ends_a_budget(told: Usage | None, limit: Any) -> None:
+    async def handler(ctx: Context) -> Any:
+        with budget(**limit) as spent:
+            await model_call("big", lambda: "answer", usage=lambda _: told)
+            with pytest.raises(BudgetExceeded, match="did not tell the tokens"):
+                await ask()
+        return [spent.calls, spent.unpriced, spent.uncounted]
+
+    assert run(handler, crash=True) == [1, 1, 1]
+
+
+def test_prices_that_cannot_be_read_are_found_before_a_model_is_paid(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "prices.toml"
+    file.write_text("no prices")
+    monkeypatch.setenv("PERDURE_PRICES", str(file))
+    use(None)
+    attempts: list[int] = []
+    paid: list[int] = []
+
+    def pay() -> str:
+        paid.append(1)
+        return "answer"
+
+    async def handler(ctx: Context) -> Any:
+        attempts.append(len(paid))
+        if len(attempts) == 2:
+            use(TABLE)
+        await model_call("big", pay, usage=lambda _: used())
+        return usage_so_far().cost
+
+    assert run(handler) == COST
+    assert attempts[:2] == [0, 0] and paid == [1]
+
+
 def test_a_record_from_before_there_were_prices_is_read() -> None:
     serde = RecordSerde(serde_for(None))
     old = b'{"usage":{"provider":"acme","model":"big","input_tokens":3},"value":"hi"}'
@@ -167,10 +205,16 @@ def test_sql(tmp_path: pathlib.Path) -> None:
             return "late"
 
         await ctx.run("own", lambda: {"usage": "of another kind"})
+        await ctx.run("another", lambda: {"usage": {"input_tokens": 3}, "id": "a response of the user's own"})
         await model_call("big", flaky, usage=lambda _: used())
         with usage_session("s1"):
             await ask("unheard of")
         await tool_call("t", lambda: 1)
+
+    @desk.handler()
+    async def quiet(ctx: Context) -> None:
+        with usage_session('of "Ada"'):
+            await model_call("big", lambda: "answer", provider="acme")
 
     @chat.handler()
     async def turn(ctx: ObjectContext) -> Any:
@@ -180,6 +224,7 @@ def test_sql(tmp_path: pathlib.Path) -> None:
 
     async def main() -> tuple[str, str]:
         async with Engine(App(desk, chat), path=file) as engine:
+            await engine.call(quiet)
             first, second = await engine.send(work), await engine.send(turn, key="ada")
             await first.attach()
             await second.attach()
@@ -197,7 +242,7 @@ def test_sql(tmp_path: pathlib.Path) -> None:
         "id": first,
         "target_service_name": "Desk",
         "target_handler_name": "work",
-        "index": 3,
+        "index": 5,
         "name": "model big",
         "provider": "acme",
         "model": "big",
@@ -215,7 +260,13 @@ def test_sql(tmp_path: pathlib.Path) -> None:
     assert rows(f"{by_session} WHERE target_service_name = 'Chat' GROUP BY session") == [
         {"session": "ada", "n": 2, "i": 2000, "c": 2 * COST}
     ]
-    assert rows("SELECT COUNT(*) AS n FROM sys_usage") == [{"n": 4}]
+    assert rows("SELECT COUNT(*) AS n FROM sys_usage") == [{"n": 5}]
+    told_nothing = "name, provider, input_tokens, output_tokens, cached_tokens, cost, prices"
+    assert rows(f"SELECT {told_nothing} FROM sys_usage WHERE session = 'of \"Ada\"'") == [
+        {"name": "model big", "provider": "acme"}
+    ]
+    wanted = "session = 'ada' OR session = 's1' OR model = 'none' OR provider = 'nobody'"
+    assert rows(f"SELECT COUNT(*) AS n, COUNT(DISTINCT model) AS m FROM sys_usage WHERE {wanted}") == [{"n": 3, "m": 2}]
     of_steps = "SELECT u.model FROM sys_usage u JOIN sys_journal j ON u.id = j.id AND u.index = j.index"
     assert rows(f"{of_steps} WHERE j.name = 'model big' AND u.id = '{second}'") == [{"model": "big"}] * 2
 

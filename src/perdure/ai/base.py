@@ -39,7 +39,7 @@ from perdure.ai.provider_errors import classify
 from perdure.ai.records import ControlFlow, Record, RecordSerde, Usage
 from perdure.ai.showing import showing
 from perdure.ai.spans import span_of_handler
-from perdure.ai.usage import priced, spend, within_budget
+from perdure.ai.usage import before_model_call, priced, spend, told_by
 from perdure.errors import NonDurableOperation, TerminalError
 from perdure.model.services import RetryPolicy
 from perdure.sdk.context import Context, current_context
@@ -252,13 +252,13 @@ async def model_call(
     time that the provider asks for: see `provider_errors`. Exceptions of `control_flow` are results, raised again.
     """
     _count()
-    within_budget()
+    before_model_call()
     return await durable_call(
         f"model {model}",
         call,
         type=type,
         serde=serde,
-        usage=usage,
+        usage=told_by(usage, provider, model),
         provider=provider,
         retry=retry,
         control_flow=control_flow,
@@ -282,13 +282,13 @@ def model_call_sync(
     Raises `NonDurableOperation` in an async handler.
     """
     _count()
-    within_budget()
+    before_model_call()
     return durable_call_sync(
         f"model {model}",
         call,
         type=type,
         serde=serde,
-        usage=usage,
+        usage=told_by(usage, provider, model),
         provider=provider,
         retry=retry,
         control_flow=control_flow,

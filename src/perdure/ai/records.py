@@ -46,13 +46,18 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     reasoning_tokens: int = 0
     """Tokens of the answer that nobody sees."""
     cost: float | None = None
-    """US dollars, by the prices of that moment; None if the model has no known price."""
+    """US dollars, by the prices of that moment; None if the model has no known price, or no tokens were told."""
     prices: str = ""
     """The version of those prices."""
     session: str = ""
     """What `usage_session` was told."""
     attempt: int = 1
     """Which try of the step it was; what earlier ones cost is not known."""
+
+    @property
+    def told(self) -> bool:
+        """Whether the provider has told the tokens: no answer is made of none."""
+        return self.input_tokens > 0 or self.output_tokens > 0
 
 
 def usage_of(provider: str, model: str, counts: Mapping[str, Any]) -> Usage:

@@ -11,7 +11,7 @@ told of them: a replay counts the same.
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,7 +22,17 @@ from perdure.errors import TerminalError
 from perdure.prices import current
 from perdure.sdk.context import current_context
 
-__all__ = ["BudgetExceeded", "Spent", "budget", "priced", "spend", "usage_session", "usage_so_far", "within_budget"]
+__all__ = [
+    "BudgetExceeded",
+    "Spent",
+    "before_model_call",
+    "budget",
+    "priced",
+    "spend",
+    "told_by",
+    "usage_session",
+    "usage_so_far",
+]
 
 
 class Spent(msgspec.Struct):
@@ -34,7 +44,9 @@ class Spent(msgspec.Struct):
     cost: float = 0.0
     """US dollars, of the calls whose model has a price."""
     unpriced: int = 0
-    """How many of the calls asked a model that has none."""
+    """How many of the calls have no known cost: their model has no price, or their tokens were not told."""
+    uncounted: int = 0
+    """How many of them had tokens that the provider did not tell."""
 
     @property
     def tokens(self) -> int:
@@ -48,6 +60,7 @@ class Spent(msgspec.Struct):
         self.output_tokens += usage.output_tokens
         self.cost += usage.cost or 0.0
         self.unpriced += usage.cost is None
+        self.uncounted += not usage.told
 
 
 class BudgetExceeded(TerminalError):
@@ -67,6 +80,8 @@ class _Budget:
         spent = self.spent
         if self.tokens is not None and spent.tokens >= self.tokens:
             raise BudgetExceeded(f"{spent.tokens:,} tokens are used, and the budget is {self.tokens:,}")
+        if spent.uncounted:
+            raise BudgetExceeded(f"the provider did not tell the tokens of {spent.uncounted} model calls")
         if self.usd is None:
             return
         if spent.unpriced:
@@ -98,7 +113,8 @@ def budget(*, usd: float | None = None, tokens: int | None = None) -> Iterator[S
 
     Raises `BudgetExceeded` at the call that would be the next, in whatever task or agent; calls that run by then are
     not cut off, so the budget may be passed by what was asked at once. Gives what was spent in the block. Budgets
-    nest. With `usd`, a model without a price is asked once, and then no model any more.
+    nest. After a call that can't be counted, because its tokens were not told or (with `usd`) its model has no price,
+    no model is asked any more.
     """
     for name, value in (("usd", usd), ("tokens", tokens)):
         if value is not None and value <= 0:
@@ -125,16 +141,30 @@ def usage_session(id: str) -> Iterator[None]:
 # ---- for `perdure.ai.base`
 
 
-def within_budget() -> None:
-    """Raise `BudgetExceeded` if a budget is used up."""
+def before_model_call() -> None:
+    """Raise `BudgetExceeded` if a budget is used up; and in a handler `Invalid` if there are prices that can't be read:
+    found only with the answer, that would throw away what was paid for, once for every retry."""
     for each in _BUDGETS.get():
         each.check()
+    with contextlib.suppress(LookupError):
+        current_context()
+        current()
+
+
+def told_by(read: Callable[[Any], Usage | None] | None, provider: str, model: str) -> Callable[[Any], Usage]:
+    """Reads the tokens of a model's answer; one that does not tell them was a call all the same."""
+
+    def usage(value: Any) -> Usage:
+        found = None if read is None else read(value)
+        return Usage(provider, model) if found is None else found
+
+    return usage
 
 
 def priced(usage: Usage, attempt: int) -> Usage:
     """With its cost at the prices of this moment, its session, and which try of the step it was."""
     prices = current()
-    price = prices.of(usage.model)
+    price = prices.of(usage.model) if usage.told else None
     cost = None
     if price is not None:
         tokens = usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.cache_write_tokens

@@ -42,33 +42,52 @@ class _Usage(msgspec.Struct):
     attempt: int = 1
 
 
-class _Record(msgspec.Struct):
+class _Record(msgspec.Struct, forbid_unknown_fields=True):
+    """All fields that a record has; a step's own result that begins alike has others."""
+
     usage: _Usage
+    raised: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    plain: bool = False
+    span: str = ""
+    value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Call(msgspec.Struct):
-    index: int
-    name: str
+    completion_id: int
     usage: _Usage
+
+    @property
+    def told(self) -> bool:
+        return self.usage.input_tokens > 0 or self.usage.output_tokens > 0
 
 
 _decode = msgspec.json.Decoder(_Record).decode
 
 
-def _calls(partition: Partition, positions: Sequence[int], payloads: Sequence[bytes]) -> list[_Call | None]:
+def _calls(partition: Partition, payloads: Sequence[bytes]) -> list[_Call | None]:
     """What each row is; None for a step of another kind whose result happens to begin like that."""
-    steps = lru_cache(maxsize=16)(lambda number: _steps(partition, number))
     found: list[_Call | None] = []
-    for position, payload in zip(positions, payloads, strict=True):
+    for payload in payloads:
         entry = decode_entry(e.RUN_COMPLETION, payload)
         assert isinstance(entry, e.Completion)
         try:
             usage = _decode(entry.result.content).usage if isinstance(entry.result, e.Value) else None
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             usage = None
-        index, name = (0, "") if usage is None else steps(position >> INDEX_BITS).get(entry.completion_id, (0, ""))
-        found.append(None if usage is None else _Call(index, name, usage))
+        found.append(None if usage is None else _Call(entry.completion_id, usage))
     return found
+
+
+def _places(
+    partition: Partition, positions: Sequence[int], calls: Sequence[_Call | None]
+) -> list[tuple[int, str] | None]:
+    """Where in the journal their steps are, and how they are called: another reading of each journal, and made only of
+    those whose name or index is asked for. Rows of one invocation follow each other."""
+    steps = lru_cache(maxsize=16)(lambda number: _steps(partition, number))
+    return [
+        None if call is None else steps(position >> INDEX_BITS).get(call.completion_id)
+        for position, call in zip(positions, calls, strict=True)
+    ]
 
 
 def _steps(partition: Partition, number: int) -> dict[int, tuple[int, str]]:
@@ -97,11 +116,27 @@ def _session(call: _Call | None, key: str | None) -> str | None:
     return (None if call is None else call.usage.session) or key
 
 
-def _own(name: str) -> Column:
-    def make(call: _Call | None) -> Any:
-        return None if call is None else getattr(call, name)
+def _count(name: str) -> Column:
+    """NULL if the provider told no tokens."""
+    return each(lambda call: getattr(call.usage, name) if call is not None and call.told else None, "@call")
 
-    return each(make, "@call")
+
+def _place(member: int) -> Column:
+    def make(partition: Partition, positions: Sequence[int], calls: Sequence[_Call | None]) -> list[Any]:
+        return [place and place[member] for place in _places(partition, positions, calls)]
+
+    return Column(("position", "@call"), make)
+
+
+def _written(operator: str, values: list[Any]) -> c.Condition | None:
+    """A text that is somewhere in the record, if JSON writes it as it is."""
+    if any(not isinstance(value, str) or msgspec.json.encode(value)[1:-1] != value.encode() for value in values):
+        return None
+    return c.holds_text("payload")(operator, values)
+
+
+def _is_session(operator: str, values: list[Any]) -> c.Condition | None:
+    return c.either(c.text("key")(operator, values), _written(operator, values))
 
 
 RELATIONS: Final = (
@@ -115,26 +150,29 @@ RELATIONS: Final = (
             "target_service_key": sql("key"),
             "target_handler_name": sql("handler"),
             "session": each(_session, "@call", "key"),
-            "index": _own("index"),
-            "name": _own("name"),
+            "index": _place(0),
+            "name": _place(1),
             "provider": _text("provider"),
             "model": _text("model"),
-            "input_tokens": _fact("input_tokens"),
-            "output_tokens": _fact("output_tokens"),
-            "cached_tokens": _fact("cached_tokens"),
-            "cache_write_tokens": _fact("cache_write_tokens"),
-            "reasoning_tokens": _fact("reasoning_tokens"),
+            "input_tokens": _count("input_tokens"),
+            "output_tokens": _count("output_tokens"),
+            "cached_tokens": _count("cached_tokens"),
+            "cache_write_tokens": _count("cache_write_tokens"),
+            "reasoning_tokens": _count("reasoning_tokens"),
             "cost": _fact("cost"),
             "prices": _text("prices"),
             "attempt": _fact("attempt"),
             "at": sql("appended_at"),
         },
-        {"@call": Derived(("position", "payload"), _calls)},
+        {"@call": Derived(("payload",), _calls)},
         {
             "id": c.is_invocation(f"({_NUMBER})"),
             "target_service_name": c.text("service"),
             "target_service_key": c.text("key"),
             "target_handler_name": c.text("handler"),
+            "session": _is_session,
+            "provider": _written,
+            "model": _written,
             "at": c.number("appended_at"),
         },
         bulky=frozenset({"payload"}),
