@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from perdure import Engine
+from perdure.telemetry.metrics import ModelMetrics
 from tests.telemetry.test_metrics import APP, scrape, steps
 
 DASHBOARD = Path(__file__).parents[2] / "docs" / "grafana" / "perdure.json"
@@ -26,6 +27,7 @@ async def test_every_metric_in_it_is_exported(tmp_path: Path) -> None:
         await engine.call(steps, 1)
         metrics = engine.node.metrics
         metrics.statuses, metrics.responses, metrics.spans = {}, {200: 1}, {"step": 1}
+        metrics.models = {"gpt": ModelMetrics()}
         families = list(text_string_to_metric_families(await scrape(engine.node)))
     exported = {sample.name for family in families for sample in family.samples} | {family.name for family in families}
     assert named - OF_THE_PROCESS <= exported

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from perdure import App, Context, Engine, ObjectContext, RetryPolicy, Service, TerminalError, VirtualObject
+from perdure import App, Context, Engine, ObjectContext, RetryPolicy, Service, TerminalError, VirtualObject, prices
+from perdure.ai import Usage
+from perdure.ai.base import model_call
 from perdure.embedded import open_stores
 from perdure.runtime.node import Node
 from perdure.storage.census import census
 from perdure.telemetry import metrics as counting
-from perdure.telemetry.metrics import OTHER, STEPS_PER_HANDLER, HandlerMetrics, Histogram, Metrics
+from perdure.telemetry.metrics import MODELS, OTHER, STEPS_PER_HANDLER, HandlerMetrics, Histogram, Metrics
 from perdure.testing import TestEngine
 from perdure.web.admin import Admin
 from perdure.web.ingress import Ingress
@@ -113,6 +116,33 @@ async def test_invocations_attempts_and_steps() -> None:
     assert seconds == of(found, "perdure_invocation_duration_seconds_sum", **flaky_one, result="success") == 6.0
     assert of(found, "perdure_step_duration_seconds_bucket", **flaky_one, step="step", le="5") == 0
     assert of(found, "perdure_step_duration_seconds_bucket", **flaky_one, step="step", le="10") == 1
+
+
+async def test_model_calls() -> None:
+    known = Usage("acme", "big", input_tokens=1000, output_tokens=100, cached_tokens=400, reasoning_tokens=7)
+    service = Service("models")
+
+    @service.handler()
+    async def ask(ctx: Context, model: str) -> None:
+        await model_call(model, lambda: "answer", usage=lambda _: replace(known, model=model))
+        await ctx.run("model railway", lambda: {"usage": "none"})
+
+    prices.use(prices.Prices("t", {"big": prices.Price(input=2.0, output=10.0)}))
+    try:
+        async with TestEngine(App(service), replay=True) as engine:
+            for model in ("big", "big", *(f"m{number}" for number in range(MODELS + 5))):
+                await engine.call(ask, model)
+            found = await numbers(engine.node)
+    finally:
+        prices.use(None)
+    assert of(found, "perdure_model_calls_total", model="big") == 2
+    assert of(found, "perdure_model_cost_usd_total", model="big") == pytest.approx(2 * 0.003)
+    assert of(found, "perdure_model_unpriced_total", model="big") == 0
+    counts = {"input": 2000, "cached": 800, "cache_write": 0, "output": 200, "reasoning": 14}
+    assert {kind: of(found, "perdure_model_tokens_total", model="big", kind=kind) for kind in counts} == counts
+    assert of(found, "perdure_model_unpriced_total", model="m1") == 1
+    assert of(found, "perdure_model_calls_total", model="other") == 6  # names of models are bounded
+    assert len([name for name, _ in found if name == "perdure_model_calls_total"]) == MODELS + 1
 
 
 async def test_where_invocations_stand() -> None:

@@ -39,6 +39,7 @@ from perdure.protocol.control import AwaitingOn, Error, Said, Start, StepFailed,
 from perdure.runtime.clock import Clock, TimerHandle
 from perdure.runtime.registry import Registry, Route
 from perdure.runtime.streams import Streams
+from perdure.telemetry.genai import MODEL_STEP
 from perdure.telemetry.metrics import HandlerMetrics, Metrics
 from perdure.transports.base import Duplex, Transport
 from perdure.transports.remote import Remote
@@ -454,6 +455,8 @@ class Invoker:
             begun = live.steps.pop(command.completion_id, None)
             if begun is not None:
                 live.numbers.step(begun[0], at - begun[1])
+                if begun[0].startswith(MODEL_STEP):
+                    self.metrics.model_call(command.result)
                 if live.trace is not None:
                     live.trace.proposed(command.completion_id, *begun)
         elif type(command) is Fail and type(message) is not Error:

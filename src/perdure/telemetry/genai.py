@@ -12,7 +12,10 @@ import msgspec
 
 from perdure.model import entries as e
 
-__all__ = ["GenAi", "of_step"]
+__all__ = ["MODEL_STEP", "GenAi", "ModelUsage", "of_step", "usage_in"]
+
+MODEL_STEP: Final = "model "
+"""What the name of a step that asks a model begins with."""
 
 
 class GenAi(NamedTuple):
@@ -24,7 +27,9 @@ class GenAi(NamedTuple):
     is_model: bool
 
 
-class _Usage(msgspec.Struct):
+class ModelUsage(msgspec.Struct):
+    """The tokens of a model call and what they cost, as `perdure.ai.records` writes them."""
+
     provider: str = ""
     model: str = ""
     input_tokens: int = 0
@@ -37,7 +42,7 @@ class _Usage(msgspec.Struct):
 
 
 class _Record(msgspec.Struct):
-    usage: _Usage | None = None
+    usage: ModelUsage | None = None
     span: str = ""
 
 
@@ -50,6 +55,16 @@ _COUNTS: Final = {
     "gen_ai.usage.cache_creation.input_tokens": "cache_write_tokens",
     "perdure.usage.reasoning_tokens": "reasoning_tokens",
 }
+
+
+def usage_in(result: e.Result) -> ModelUsage | None:
+    """The tokens in the result of a step that asked a model; None if there are none."""
+    if not isinstance(result, e.Value):
+        return None
+    try:
+        return _decode(result.content).usage
+    except msgspec.MsgspecError:
+        return None
 
 
 def of_step(name: str, result: e.Result) -> GenAi | None:
@@ -68,7 +83,7 @@ def of_step(name: str, result: e.Result) -> GenAi | None:
 
 
 def _model(model: str, record: _Record, attributes: dict[str, Any]) -> GenAi:
-    usage = record.usage or _Usage()
+    usage = record.usage or ModelUsage()
     operation = "embeddings" if "embedding" in model else "chat"
     attributes |= {"gen_ai.operation.name": operation, "gen_ai.request.model": model}
     texts = {

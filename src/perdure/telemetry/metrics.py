@@ -12,17 +12,20 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from perdure.model.entries import Value
+from perdure.model.entries import Result, Value
 from perdure.model.invocation import Invocation
+from perdure.telemetry.genai import ModelUsage, usage_in
 
 __all__ = [
     "BATCH_BOUNDS",
     "DURATION_BOUNDS",
+    "MODELS",
     "OTHER",
     "TIME_BOUNDS",
     "HandlerMetrics",
     "Histogram",
     "Metrics",
+    "ModelMetrics",
     "PartitionMetrics",
 ]
 
@@ -39,6 +42,7 @@ OTHER: Final = "other"
 STEPS_PER_HANDLER: Final = 32
 STEPS: Final = 512
 HANDLERS: Final = 1_000
+MODELS: Final = 100
 _REMEMBERED: Final = 256  # names of steps of one handler, as they were given, whose histogram is found at once
 _NAME_LIMIT: Final = 80
 _DIGITS: Final = re.compile(r"\b[0-9a-fA-F-]*\d[0-9a-fA-F-]{7,}\b|\d+")  # the first: UUIDs and other ids in hexadecimal
@@ -118,6 +122,35 @@ class HandlerMetrics:
         return histogram
 
 
+class ModelMetrics:
+    """Of one model: the calls that have answered here since the process began."""
+
+    __slots__ = ("calls", "cost", "tokens", "unpriced")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.cost = 0.0
+        """US dollars, of the calls whose cost is known."""
+        self.unpriced = 0
+        """Calls whose cost is not known."""
+        self.tokens = dict.fromkeys(("input", "cached", "cache_write", "output", "reasoning"), 0)
+        """By kind; the second and the third are parts of the first, the last is of the one before."""
+
+    def add(self, usage: ModelUsage) -> None:
+        """One more call."""
+        self.calls += 1
+        if usage.cost is None:
+            self.unpriced += 1
+        else:
+            self.cost += usage.cost
+        tokens = self.tokens
+        tokens["input"] += usage.input_tokens
+        tokens["cached"] += usage.cached_tokens
+        tokens["cache_write"] += usage.cache_write_tokens
+        tokens["output"] += usage.output_tokens
+        tokens["reasoning"] += usage.reasoning_tokens
+
+
 class PartitionMetrics:
     """Of one partition's loop."""
 
@@ -145,6 +178,8 @@ class Metrics:
         """Of the ingress: how many are being answered, those that wait for a result among them."""
         self.spans: dict[str, int] = {}
         """Made, by kind; none unless tracing is on."""
+        self.models: dict[str, ModelMetrics] = {}
+        """By the name that the provider gave; at most `MODELS`, what is more is `OTHER`."""
         self.statuses: dict[str, int] | None = None
         """How many invocations of each status there were when the process began; None while that is not known."""
 
@@ -164,6 +199,18 @@ class Metrics:
 
     def all_handlers(self) -> list[HandlerMetrics]:
         return [each for handlers in self.handlers.values() for each in handlers.values()]
+
+    def model_call(self, result: Result) -> None:
+        """A step that asked a model has a result."""
+        usage = usage_in(result)
+        if usage is None:
+            return
+        name = usage.model[:_NAME_LIMIT] or OTHER
+        found = self.models.get(name)
+        if found is None:
+            name = name if len(self.models) < MODELS else OTHER
+            found = self.models.setdefault(name, ModelMetrics())
+        found.add(usage)
 
     def completed(self, invocations: Iterable[Invocation]) -> None:
         """These have ended, and that is on disk."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perdure.model.keys import Role
-from perdure.telemetry.metrics import HandlerMetrics, Histogram
+from perdure.telemetry.metrics import HandlerMetrics, Histogram, ModelMetrics
 from perdure.web.http import Request, Response, Router
 from perdure.web.operations import Operation
 
@@ -58,6 +58,17 @@ class _Handler(NamedTuple):
         return cls(labels, successes, failures, ends, numbers.step_failures, steps)
 
 
+class _Model(NamedTuple):
+    calls: int
+    tokens: dict[str, int]
+    cost: float
+    unpriced: int
+
+    @classmethod
+    def of(cls, numbers: ModelMetrics) -> "_Model":
+        return cls(numbers.calls, numbers.tokens.copy(), numbers.cost, numbers.unpriced)
+
+
 class _Partition(NamedTuple):
     label: str
     queued: int
@@ -85,6 +96,7 @@ class Snapshot(NamedTuple):
     queries_running: int
     queries_waiting: int
     spans: dict[str, int]
+    models: dict[str, _Model]
 
 
 def snapshot(node: "Node", version: str, queries: "Queries | None" = None) -> Snapshot:
@@ -113,6 +125,7 @@ def snapshot(node: "Node", version: str, queries: "Queries | None" = None) -> Sn
         0 if queries is None else queries.running,
         0 if queries is None else queries.waiting,
         dict(metrics.spans),
+        {name: _Model.of(each) for name, each in metrics.models.items()},
     )
 
 
@@ -154,6 +167,7 @@ class _Families:
         numbers = self._numbers
         yield from _invocations(numbers)
         yield from _handlers(numbers.handlers)
+        yield from _models(numbers.models)
         yield from _partitions(numbers.partitions)
         yield from _edges(numbers)
         yield from ProcessCollector(registry=None).collect()
@@ -228,6 +242,27 @@ def _handlers(handlers: list[_Handler]) -> "Iterator[Metric]":
         for name, values in each.steps.items():
             _histogram(steps, [*each.labels, name], values, _MS)
     yield from (durations, attempts, failures, steps)
+
+
+def _models(models: dict[str, _Model]) -> "Iterator[Metric]":
+    from prometheus_client.core import CounterMetricFamily
+
+    calls = CounterMetricFamily("perdure_model_calls", "Model calls that have answered.", labels=["model"])
+    tokens = CounterMetricFamily(
+        "perdure_model_tokens",
+        "Tokens of these; cached and cache_write are parts of input, reasoning is part of output.",
+        labels=["model", "kind"],
+    )
+    about = "What these cost, as far as it is known, in US dollars."
+    cost = CounterMetricFamily("perdure_model_cost_usd", about, labels=["model"])
+    unpriced = CounterMetricFamily("perdure_model_unpriced", "Those whose cost is not known.", labels=["model"])
+    for name, each in models.items():
+        calls.add_metric([name], each.calls)
+        cost.add_metric([name], each.cost)
+        unpriced.add_metric([name], each.unpriced)
+        for kind, count in each.tokens.items():
+            tokens.add_metric([name, kind], count)
+    yield from (calls, tokens, cost, unpriced)
 
 
 def _partitions(partitions: list[_Partition]) -> "Iterator[Metric]":
