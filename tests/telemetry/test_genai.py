@@ -1,7 +1,7 @@
 """Model calls, tools and agents in traces, by OpenTelemetry's conventions: each once, each below its agent."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -50,6 +50,26 @@ async def refused(ctx: Context) -> None:
         raise TerminalError("no such model", 404)
 
     await model_call("none", deny)
+
+
+@agent.handler()
+async def recovers(ctx: Context) -> list[str]:
+    def deny() -> str:
+        raise TerminalError("no", 409, {"why": "so"})
+
+    told: list[str] = []
+    calls: list[Callable[[], Awaitable[Any]]] = [
+        lambda: model_call("none", deny),
+        lambda: tool_call("broken", deny, call_id="c1"),
+    ]
+    with agent_run("Planner", "test"):
+        for call in calls:
+            try:
+                await call()
+            except TerminalError as error:
+                told += error.metadata
+        await ctx.sleep(60)
+    return told
 
 
 APP = App(agent)
@@ -110,6 +130,32 @@ def test_a_call_that_failed_says_so(seen: Seen) -> None:
     span = seen.named("chat none")
     assert span.status.status_code is StatusCode.ERROR
     assert (span.attributes or {})["error.type"] == "404" and (span.attributes or {})["gen_ai.request.model"] == "none"
+
+
+@pytest.mark.parametrize("options", [{}, {"replay": True}, {"suspend": True}])
+def test_a_call_that_failed_is_below_its_agent(seen: Seen, options: dict[str, Any]) -> None:
+    async def main() -> Any:
+        async with TestEngine(APP, tracer_provider=seen.provider, **options) as engine:
+            return await engine.call(recovers)
+
+    assert asyncio.run(main()) == ["why", "why"]  # what is for the trace is not the handler's
+    for name in ("chat none", "execute_tool broken"):
+        assert seen.path(seen.named(name)) == [name, "invoke_agent Planner", "agent/recovers"]
+
+
+def test_why_an_answer_ended_is_told(seen: Seen) -> None:
+    async def main() -> None:
+        service = Service("Ends")
+
+        @service.handler()
+        async def handler(ctx: Context) -> None:
+            await model_call("big", lambda: "hm", usage=lambda _: Usage("acme", "big", 1, 1, finish_reason="length"))
+
+        async with Engine(App(service), tracer_provider=seen.provider) as engine:
+            await engine.call(handler)
+
+    asyncio.run(main())
+    assert (seen.named("chat big").attributes or {})["gen_ai.response.finish_reasons"] == ("length",)
 
 
 def test_what_is_not_traced_costs_nothing_and_keeps_nothing(seen: Seen) -> None:

@@ -42,6 +42,7 @@ from perdure.ai.spans import span_of_handler
 from perdure.ai.usage import before_model_call, priced, spend, told_by
 from perdure.errors import NonDurableOperation, TerminalError
 from perdure.model.services import RetryPolicy
+from perdure.model.tracing import SPAN
 from perdure.sdk.context import Context, current_context
 from perdure.sdk.serde import Serde, SerdeError, serde_for
 from perdure.sdk.steps import current_step
@@ -201,8 +202,9 @@ async def durable_call(
     if context is None:
         return await _as_ever(call, in_thread)
     step = _Step(call, provider, usage, control_flow, in_thread)
-    record = _ran(context.run(name, step.function, retry=retry, serde=_record_serde(type, serde)))
-    return step.outcome(await record)
+    with step.traced():
+        record = await _ran(context.run(name, step.function, retry=retry, serde=_record_serde(type, serde)))
+    return step.outcome(record)
 
 
 def durable_call_sync(
@@ -224,7 +226,8 @@ def durable_call_sync(
     if context is None:
         return call()
     step = _Step(call, provider, usage, control_flow, in_thread=True)
-    record = context.run(name, step.function, retry=retry, serde=_record_serde(type, serde))
+    with step.traced():
+        record = context.run(name, step.function, retry=retry, serde=_record_serde(type, serde))
     return cast(T, step.outcome(record))
 
 
@@ -334,8 +337,9 @@ async def tool_call(
         return value
     step = _Step(call, "", None, control_flow, in_thread, call_id, shown)
     written = _tool_serde(function, type, serde)
-    record = _ran(context.run(_tool_name(tool, call_id), step.function, retry=retry, serde=written))
-    return step.outcome(await record)
+    with step.traced():
+        record = await _ran(context.run(_tool_name(tool, call_id), step.function, retry=retry, serde=written))
+    return step.outcome(record)
 
 
 def tool_call_sync(
@@ -361,7 +365,9 @@ def tool_call_sync(
     assert context is not None
     step = _Step(call, "", None, control_flow, True, call_id, shown)
     written = _tool_serde(function, type, serde)
-    return cast(T, step.outcome(context.run(_tool_name(tool, call_id), step.function, retry=retry, serde=written)))
+    with step.traced():
+        record = context.run(_tool_name(tool, call_id), step.function, retry=retry, serde=written)
+    return cast(T, step.outcome(record))
 
 
 async def collect(stream: AsyncIterator[T], on_item: Callable[[T], object] | None = None) -> list[T]:
@@ -437,9 +443,20 @@ class _Step:
         known = classify(error, self._provider)
         if isinstance(known or error, TerminalError) and self._tool_call_id and (shown := showing()) is not None:
             shown.tool_error(self._tool_call_id, str(known or error))
+        if isinstance(known or error, TerminalError) and self._span:
+            known = _below(cast(TerminalError, known or error), self._span)
         if known is None or known is error:
             raise error
         raise known from error
+
+    @contextlib.contextmanager
+    def traced(self) -> Iterator[None]:
+        """The step's failure is the handler's without what it says to the trace."""
+        try:
+            yield
+        except TerminalError as failure:
+            failure.metadata.pop(SPAN, None)
+            raise
 
     def outcome(self, record: Record) -> Any:
         if record.usage is not None:
@@ -451,6 +468,11 @@ class _Step:
         if flow is None:
             raise SerdeError("deserialize", label, "the journal has control flow that this code does not know")
         raise flow.load(data)
+
+
+def _below(failure: TerminalError, span: str) -> TerminalError:
+    """The failure, as it is journaled where the handler is traced: it has no record that could say the span above."""
+    return TerminalError(failure.message, failure.code, {**failure.metadata, SPAN: span})
 
 
 async def _as_ever(call: Callable[[], Any], in_thread: bool) -> Any:

@@ -235,7 +235,7 @@ class _Request:
 
     def usage(self, answer: Answer) -> Usage | None:
         counts: dict[str, Any] = {}
-        model = self.model
+        model, ended = self.model, ""
         for event in _documents(answer):
             if not isinstance(event, dict):
                 continue
@@ -243,7 +243,19 @@ class _Request:
                 if isinstance(part, dict):
                     model = part.get("model") or model
                     counts |= {k: v for k, v in (part.get("usage") or {}).items() if v is not None}
-        return usage_of(self.provider, str(model), counts) if counts else None
+            ended = _end_of(event) or ended
+        return usage_of(self.provider, str(model), counts, ended) if counts else None
+
+
+def _end_of(event: dict[str, Any]) -> str:
+    """Why the answer ended, if this document of it says so: as OpenAI's chats, as Anthropic's messages."""
+    choices = event.get("choices")
+    parts = [*(choices if isinstance(choices, list) else ()), event.get("delta"), event]
+    for part in parts:
+        for name in ("finish_reason", "stop_reason"):
+            if isinstance(part, dict) and isinstance(part.get(name), str):
+                return str(part[name])
+    return ""
 
 
 class _Refused(Exception):

@@ -53,6 +53,8 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """What `usage_session` was told."""
     attempt: int = 1
     """Which try of the step it was; what earlier ones cost is not known."""
+    finish_reason: str = ""
+    """Why the answer ended, in the provider's words; "": it is not known."""
 
     @property
     def told(self) -> bool:
@@ -60,7 +62,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.input_tokens > 0 or self.output_tokens > 0
 
 
-def usage_of(provider: str, model: str, counts: Mapping[str, Any]) -> Usage:
+def usage_of(provider: str, model: str, counts: Mapping[str, Any], finish_reason: str = "") -> Usage:
     """The tokens in a provider's own `usage`, as OpenAI (chat and responses) and Anthropic write it."""
 
     def count(*names: str) -> int:
@@ -82,6 +84,7 @@ def usage_of(provider: str, model: str, counts: Mapping[str, Any]) -> Usage:
         cached_tokens=read or count("input_tokens_details.cached_tokens", "prompt_tokens_details.cached_tokens"),
         cache_write_tokens=written,
         reasoning_tokens=count("output_tokens_details.reasoning_tokens", "completion_tokens_details.reasoning_tokens"),
+        finish_reason=finish_reason,
     )
 
 

@@ -9,10 +9,13 @@ from typing import NamedTuple
 
 import msgspec
 
-__all__ = ["SpanContext", "Trace", "follow", "parse_traceparent", "span_id", "step_context", "trace_id"]
+__all__ = ["SPAN", "SpanContext", "Trace", "follow", "parse_traceparent", "span_id", "step_context", "trace_id"]
 
 STATE_MEMBER = "perdure=1"
 """What the engine adds to `tracestate`: that it makes the spans of an invocation's steps itself."""
+
+SPAN = "perdure.span"
+"""In the metadata of a step's failure: the id of the span that the step is below, in place of the invocation's."""
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 

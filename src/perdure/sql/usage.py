@@ -40,6 +40,7 @@ class _Usage(msgspec.Struct):
     prices: str = ""
     session: str = ""
     attempt: int = 1
+    finish_reason: str = ""
 
 
 class _Record(msgspec.Struct, forbid_unknown_fields=True):

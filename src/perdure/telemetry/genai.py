@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from perdure.model import entries as e
+from perdure.model.tracing import SPAN
 
 __all__ = ["MODEL_STEP", "GenAi", "ModelUsage", "of_step", "usage_in"]
 
@@ -39,6 +40,7 @@ class ModelUsage(msgspec.Struct):
     reasoning_tokens: int = 0
     cost: float | None = None
     session: str = ""
+    finish_reason: str = ""
 
 
 class _Record(msgspec.Struct):
@@ -78,7 +80,10 @@ def of_step(name: str, result: e.Result) -> GenAi | None:
             record = _decode(result.content)
         except msgspec.MsgspecError:
             return None  # a step of the user's own that is called so
-    attributes = {"error.type": str(result.code)} if isinstance(result, e.Failure) else {}
+    attributes: dict[str, Any] = {}
+    if isinstance(result, e.Failure):
+        record = _Record(span=dict(result.metadata).get(SPAN, ""))
+        attributes["error.type"] = str(result.code)
     return _model(what, record, attributes) if kind == "model" else _tool(what, record, attributes)
 
 
@@ -94,6 +99,8 @@ def _model(model: str, record: _Record, attributes: dict[str, Any]) -> GenAi:
     attributes |= {name: value for name, value in texts.items() if value}
     if record.usage is not None:
         attributes |= {name: count for name, field in _COUNTS.items() if (count := getattr(usage, field))}
+    if usage.finish_reason:
+        attributes["gen_ai.response.finish_reasons"] = (usage.finish_reason,)
     if usage.cost is not None:
         attributes["perdure.usage.cost"] = usage.cost
     return GenAi(f"{operation} {model}", record.span, attributes, True)

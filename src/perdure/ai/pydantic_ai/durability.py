@@ -364,6 +364,7 @@ def _usage(payload: Mapping[str, Any]) -> Usage:
         cached_tokens=counts.get("cache_read_tokens") or 0,
         cache_write_tokens=counts.get("cache_write_tokens") or 0,
         reasoning_tokens=(counts.get("details") or {}).get("reasoning_tokens") or 0,
+        finish_reason=payload.get("finish_reason") or "",
     )
 
 
