@@ -108,7 +108,7 @@ await as("an entry of the timeline", async (page) => {
 await as("an approval", async (page) => {
   await page.goto(`${admin}/ui/approvals/${approval}`);
   await page.getByRole("button", { name: "Approve" }).click(); // the amount is missing
-  await page.getByRole("alert").first().waitFor();
+  await page.locator(".field-error, .toast").first().waitFor();
   await page.getByLabel(/amount/).fill("100");
   await page.getByRole("button", { name: "Approve" }).click();
   await page.getByText(/^Approved/).first().waitFor();
