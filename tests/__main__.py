@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tests.conformance.install import node_modules, peers_python, restate_cli, restate_server
-from tests.console.install import browser
+from tests.console.install import chromium, console
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOW = ("tests/conformance", "tests/console")
@@ -18,7 +18,7 @@ SLOW = ("tests/conformance", "tests/console")
 
 def main(arguments: list[str]) -> int:
     """`arguments` go to both runs."""
-    for install in (restate_server, restate_cli, node_modules, peers_python, browser):
+    for install in (restate_server, restate_cli, node_modules, peers_python, console, chromium):
         install()  # both runs need them, and only one may put them there
     pytest = [sys.executable, "-m", "pytest", *arguments]
     with tempfile.TemporaryFile() as output:

@@ -154,7 +154,7 @@ function lineOf(values: readonly (number | null)[], x: (at: number) => number, y
       const part = `${pen}${x(index).toFixed(1)} ${y(value).toFixed(1)}`;
       const alone = pen === "M" && (values[index + 1] ?? null) === null;
       pen = "L";
-      return alone ? `${part}h0.1` : part; // a point between gaps is a dot
+      return alone ? `${part}m-2 0h4` : part; // a point between gaps is a short line
     })
     .join("");
 }

@@ -19,6 +19,8 @@ export interface Column<T> {
   onSort?: () => void;
   /** Its width on phones, if another. */
   phoneWidth?: string;
+  /** Its heading on phones, if another; it is still told to those who listen. */
+  phoneTitle?: string;
   /** On phones: left out, or the line below the others'. */
   narrow?: "hide" | "wide";
 }
@@ -152,7 +154,7 @@ export function Table<T>(props: TableProps<T>) {
                 </button>
               ) : (
                 <>
-                  {each.title}
+                  {phone && each.phoneTitle !== undefined ? <span className="visually-hidden">{each.title}</span> : each.title}
                   {each.sort && <span aria-hidden="true">{each.sort === "asc" ? " ↑" : " ↓"}</span>}
                 </>
               )}

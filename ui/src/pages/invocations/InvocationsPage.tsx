@@ -171,7 +171,7 @@ function useColumns(sort: Sort): Column<InvocationRow>[] {
           ? { id: "modified", title: "Changed", width: "108px", phoneWidth: "84px", align: "right", cell: (row) => <Time at={row.modified_at} />, ...sorted }
           : { id: "completed", title: "Completed", width: "120px", phoneWidth: "96px", align: "right", cell: (row) => <Time at={row.completed_at} />, ...sorted };
     return [
-      { id: "status", title: "Status", width: "124px", phoneWidth: "116px", cell: (row) => <Status status={shownStatus(row)} /> },
+      { id: "status", title: "Status", phoneTitle: "", width: "124px", phoneWidth: "28px", cell: (row) => <Status status={shownStatus(row)} /> },
       { id: "target", title: "Invocation", width: "minmax(140px, 3fr)", phoneWidth: "minmax(0, 1fr)", cell: (row) => <Target row={row} /> },
       { id: "id", title: "Id", width: "136px", narrow: "hide", cell: (row) => <Id value={row.id} keep={8} /> },
       { id: "why", title: "Last failure", width: "minmax(80px, 3fr)", narrow: "wide", cell: (row) => <Why row={row} /> },
