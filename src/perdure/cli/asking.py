@@ -29,6 +29,7 @@ __all__ = [
     "end",
     "one_line",
     "query",
+    "quoted",
     "reason",
     "refusal",
     "request",
@@ -184,6 +185,11 @@ def ask(url: str, method: str, path: str, body: Mapping[str, Any] | None = None)
     if answer.status >= 400:
         end(reason(answer), refusal(answer.status))
     return msgspec.json.decode(answer.content) if answer.content else None
+
+
+def quoted(text: str) -> str:
+    """A text as a literal in SQL."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def query(url: str, sql: str) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import typer
 
 from perdure.cli import control
 from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, InvocationIdArgument, show_json
-from perdure.cli.asking import ask, one_line, query, segment
+from perdure.cli.asking import ask, one_line, query, quoted, segment
 from perdure.cli.journal import entry_in_words, result_in_words
 from perdure.cli.tables import ago, moment, parse_time, show_table, until
 
@@ -18,10 +18,6 @@ control.add_to(app)
 STATUSES = ("scheduled", "pending", "ready", "running", "backing-off", "suspended", "paused", "completed")
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
 def _conditions(
     status: list[str] | None, service: str | None, handler: str | None, key: str | None, older_than: str | None
 ) -> list[str]:
@@ -30,14 +26,14 @@ def _conditions(
         for each in status:
             if each not in STATUSES:
                 raise typer.BadParameter(f"--status {each!r}: one of {', '.join(STATUSES)}")
-        conditions.append(f"status IN ({', '.join(map(_quoted, status))})")
+        conditions.append(f"status IN ({', '.join(map(quoted, status))})")
     for column, value in (
         ("target_service_name", service),
         ("target_handler_name", handler),
         ("target_service_key", key),
     ):
         if value is not None:
-            conditions.append(f"{column} = {_quoted(value)}")
+            conditions.append(f"{column} = {quoted(value)}")
     if older_than is not None:
         from perdure.errors import Invalid
         from perdure.web.durations import parse_duration_ms

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, show_json
-from perdure.cli.asking import query
+from perdure.cli.asking import query, quoted
 from perdure.cli.tables import show_table
 
 __all__ = ["usage"]
@@ -51,11 +51,11 @@ def usage(
 
     A call whose model has no known price has tokens and no cost (docs/usage.md).
     """
-    where = [f"target_service_name = {_quoted(service)}"] if service is not None else []
+    where = [f"target_service_name = {quoted(service)}"] if service is not None else []
     if since is not None:
         where.append(f"at > now() - INTERVAL '{since} days'")
     if invocation is not None:
-        where.append(f"id = {_quoted(invocation)}")
+        where.append(f"id = {quoted(invocation)}")
         columns = "index, name, model, input_tokens AS input, cached_tokens AS cached, output_tokens AS output"
         sql = f"SELECT {columns}, cost AS usd, attempt FROM sys_usage{_all(where)} ORDER BY index LIMIT {limit}"
         names = ["index", "name", "model", "input", "cached", "output", "usd", "attempt"]
@@ -76,10 +76,6 @@ def usage(
 
 def _all(conditions: list[str]) -> str:
     return f" WHERE {' AND '.join(conditions)}" if conditions else ""
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _cell(name: str, value: Any) -> Any:

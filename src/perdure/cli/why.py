@@ -14,7 +14,7 @@ import msgspec
 import typer
 
 from perdure.cli.admin import DEFAULT_URL, AdminUrl, AsJson, InvocationIdArgument, show_json
-from perdure.cli.asking import ask, one_line, request, segment
+from perdure.cli.asking import ask, one_line, quoted, request, segment
 from perdure.cli.journal import callee_of, result_in_words, target_of, unanswered
 from perdure.cli.tables import ago, until
 
@@ -67,7 +67,7 @@ class Server:
 
     def attempt_since(self, id: str) -> str | None:
         """When the attempt that runs began."""
-        return self._first(f"SELECT last_start_at AS it FROM sys_invocation WHERE id = {_quoted(id)}")
+        return self._first(f"SELECT last_start_at AS it FROM sys_invocation WHERE id = {quoted(id)}")
 
     def _first(self, sql: str) -> str | None:
         headers = {"content-type": "application/json", "accept": "application/json"}
@@ -76,10 +76,6 @@ class Server:
             return str(msgspec.json.decode(answer.content)["rows"][0]["it"])
         except (msgspec.DecodeError, KeyError, IndexError, TypeError):
             return None  # no such row, or no SQL
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def explain(found: JSON, lookup: Lookup) -> list[str]:

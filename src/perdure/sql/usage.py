@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from perdure.model import entries as e
+from perdure.model.usage import Usage
 from perdure.protocol.messages import decode_entry
 from perdure.sql import conditions as c
 from perdure.sql.relations import INDEX_BITS, INDEX_MASK, Column, Derived, Partition, Relation, each, id_text, sql
@@ -26,27 +27,10 @@ _SOURCE: Final = (
 )
 
 
-class _Usage(msgspec.Struct):
-    """As `perdure.ai.records` writes it."""
-
-    provider: str = ""
-    model: str = ""
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
-    cost: float | None = None
-    prices: str = ""
-    session: str = ""
-    attempt: int = 1
-    finish_reason: str = ""
-
-
 class _Record(msgspec.Struct, forbid_unknown_fields=True):
     """All fields that a record has; a step's own result that begins alike has others."""
 
-    usage: _Usage
+    usage: Usage
     raised: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     plain: bool = False
     span: str = ""
@@ -55,11 +39,7 @@ class _Record(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Call(msgspec.Struct):
     completion_id: int
-    usage: _Usage
-
-    @property
-    def told(self) -> bool:
-        return self.usage.input_tokens > 0 or self.usage.output_tokens > 0
+    usage: Usage
 
 
 _decode = msgspec.json.Decoder(_Record).decode
@@ -119,7 +99,7 @@ def _session(call: _Call | None, key: str | None) -> str | None:
 
 def _count(name: str) -> Column:
     """NULL if the provider told no tokens."""
-    return each(lambda call: getattr(call.usage, name) if call is not None and call.told else None, "@call")
+    return each(lambda call: getattr(call.usage, name) if call is not None and call.usage.told else None, "@call")
 
 
 def _place(member: int) -> Column:

@@ -12,8 +12,9 @@ import msgspec
 
 from perdure.model import entries as e
 from perdure.model.tracing import SPAN
+from perdure.model.usage import Usage
 
-__all__ = ["MODEL_STEP", "GenAi", "ModelUsage", "of_step", "usage_in"]
+__all__ = ["MODEL_STEP", "GenAi", "of_step", "usage_in"]
 
 MODEL_STEP: Final = "model "
 """What the name of a step that asks a model begins with."""
@@ -28,23 +29,8 @@ class GenAi(NamedTuple):
     is_model: bool
 
 
-class ModelUsage(msgspec.Struct):
-    """The tokens of a model call and what they cost, as `perdure.ai.records` writes them."""
-
-    provider: str = ""
-    model: str = ""
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
-    cost: float | None = None
-    session: str = ""
-    finish_reason: str = ""
-
-
 class _Record(msgspec.Struct):
-    usage: ModelUsage | None = None
+    usage: Usage | None = None
     span: str = ""
 
 
@@ -59,7 +45,7 @@ _COUNTS: Final = {
 }
 
 
-def usage_in(result: e.Result) -> ModelUsage | None:
+def usage_in(result: e.Result) -> Usage | None:
     """The tokens in the result of a step that asked a model; None if there are none."""
     if not isinstance(result, e.Value):
         return None
@@ -88,7 +74,7 @@ def of_step(name: str, result: e.Result) -> GenAi | None:
 
 
 def _model(model: str, record: _Record, attributes: dict[str, Any]) -> GenAi:
-    usage = record.usage or ModelUsage()
+    usage = record.usage or Usage()
     operation = "embeddings" if "embedding" in model else "chat"
     attributes |= {"gen_ai.operation.name": operation, "gen_ai.request.model": model}
     texts = {

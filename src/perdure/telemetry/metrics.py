@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from perdure.model.entries import Result, Value
 from perdure.model.invocation import Invocation
-from perdure.telemetry.genai import ModelUsage, usage_in
+from perdure.model.usage import Usage
+from perdure.telemetry.genai import usage_in
 
 __all__ = [
     "BATCH_BOUNDS",
@@ -136,7 +137,7 @@ class ModelMetrics:
         self.tokens = dict.fromkeys(("input", "cached", "cache_write", "output", "reasoning"), 0)
         """By kind; the second and the third are parts of the first, the last is of the one before."""
 
-    def add(self, usage: ModelUsage) -> None:
+    def add(self, usage: Usage) -> None:
         """One more call."""
         self.calls += 1
         if usage.cost is None:
